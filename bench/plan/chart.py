@@ -37,7 +37,8 @@ def chart(plan: Plan) -> str:
     target = Series(
         f"target {plan.target.p99_ms:g} ms", [(0, plan.target.p99_ms), (most, plan.target.p99_ms)], "var(--bad)"
     )
-    marks = [Series(f"{group.fit.fits} fit", [(group.fit.fits, 0.0)], "") for group in plan.groups if group.fit.fits]
+    fitting = {group.fit.fits for group in plan.groups} - {0}
+    marks = [Series(f"{count} fit", [(count, 0.0)], "") for count in sorted(fitting)]
     body = _INNER.search(
         line_chart(
             "p99 against cameras on one machine",

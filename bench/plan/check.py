@@ -15,12 +15,10 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from forebay_server.bench.plan.fit import Cameras, Machine, Point, Target
 from forebay_server.bench.plan.fleet import limit_of, make_plan
-from forebay_server.bench.plan.measuring import Wanted, measure_costs
-from forebay_server.bench.plan.thread_times import thread_times
+from forebay_server.bench.plan.measuring import Wanted, camera_s, measure_costs
+from forebay_server.bench.plan.thread_times import machine_busy_s, thread_times
 from forebay_server.bench.server_process import RunningServer, running_server
 from forebay_server.loadtest.capacity import trial_of
 from forebay_server.loadtest.measure import measure
@@ -82,27 +80,20 @@ def _trial(server: RunningServer, options: LoadOptions, count: int, seconds: flo
     pids = (server.process.pid, *server.others)
     long_enough = max(seconds, 1.5 * min_samples(0.99) / (count * options.fps))
     job = replace(options, cameras=count, duration=f"{long_enough:.1f}s").job()
-    before, busy_s, started_s = thread_times(pids), _busy_s(), time.monotonic()
+    before, busy_s, started_s = thread_times(pids), machine_busy_s(), time.monotonic()
     document = asyncio.run(measure(job, calibrate=False))
     used, passed_s = thread_times(pids).since(before), time.monotonic() - started_s
-    camera_s = sum(document["generator"]["cpu_shares"]) * document["duration_s"]
     answered = max(1, document["answered"])
     cpu_ms = {name.removesuffix("_ns"): ns / 1e6 / answered for name, ns in asdict(used).items()}
-    others_s = _busy_s() - busy_s - sum(asdict(used).values()) / 1e9 - camera_s
+    others_s = machine_busy_s() - busy_s - used.total_s - camera_s(document)
     return Offered(
         trial=trial_of(document, count),
-        cpu_ms=cpu_ms | {"camera": camera_s * 1e3 / answered},
+        cpu_ms=cpu_ms | {"camera": camera_s(document) * 1e3 / answered},
         others_cores=max(0.0, others_s / passed_s),
         mean_batch=document["batch_size_mean"] or 0.0,
         p50_ms=document["p50_ms"],
         stages_ms=document["stages_ms"],
     )
-
-
-def _busy_s() -> float:
-    """Return the seconds that all cores of the machine have worked so far, or that the host has kept from it."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def main() -> None:

@@ -63,6 +63,7 @@ class PlanCosts:
         scatter: relative standard deviation of an execution's duration.
         frame: outside the model.
         cores: of the machine on which all this was measured.
+        others_cores: that other programs used there meanwhile, on average.
     """
 
     model: str
@@ -77,6 +78,7 @@ class PlanCosts:
     scatter: float
     frame: FrameCosts
     cores: int
+    others_cores: float = 0.0
 
     def __post_init__(self) -> None:
         """Reject numbers with which nothing can be computed."""
@@ -84,6 +86,8 @@ class PlanCosts:
             raise CostsError("executed_sizes must not be empty, nor larger than the table's largest batch")
         if self.instances < 1 or self.strands < 0 or self.cores < 1:
             raise CostsError("instances and cores must be at least 1, strands at least 0")
+        if not 0.0 <= self.others_cores < math.inf:
+            raise CostsError(f"others_cores is {self.others_cores}: it must be at least 0")
         if not 0.0 <= self.scatter <= 2.0 or math.isnan(self.scatter):
             raise CostsError(f"scatter is {self.scatter}: it must be from 0 to 2")
 

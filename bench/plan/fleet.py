@@ -7,11 +7,14 @@ from typing import Any
 
 from forebay_server.bench.plan.costs import PlanCosts
 from forebay_server.bench.plan.fit import Cameras, Fit, Machine, Point, Target, fit
+from forebay_server.bench.plan.virtual_server import MODEL
 
 SCHEMA = "forebay.plan/1"
 MOST_MACHINES, MOST_CORES = 100_000, 1024
 FULL = 0.9
 """Share of the cores in use above which the cores are named as the limit: threads beyond it wait for each other."""
+NOTED_CORES = 0.1
+"""Cores that other programs used during the measurement, from which on the plan says so: costs are too high then."""
 _MACHINES = re.compile(r"(?:([1-9][0-9]*)x)?([1-9][0-9]*)")
 
 
@@ -91,10 +94,18 @@ def limit_of(plan: Plan, group: Group) -> str:
         if machine.has_cameras:
             beside = f", {point.cameras * plan.cameras.fps * plan.costs.frame.camera_ns / 1e9:.1f} by cameras{beside}"
         return f"the cores: {point.cores_busy:.1f} of {free:.1f} are in use{beside}"
-    if point.busy >= FULL:
-        return f"{point.busiest}, busy {point.busy:.0%}"
     if not point.is_sent_in_time:
         return "the cameras' program, which sends too late beside the server"
+    return _limiting_part(plan.costs, machine, point)
+
+
+def _limiting_part(costs: PlanCosts, machine: Machine, point: Point) -> str:
+    if point.busiest == MODEL and costs.strands and machine.cores - point.cores_busy >= 1:
+        has = f"{costs.instances} instances" if costs.instances > 1 else "1 instance"
+        used = f"{point.cores_busy:.1f} of {machine.cores} cores are in use"
+        return f"the model: its {has}, busy {point.busy:.0%}, while {used}; add instances"
+    if point.busy >= FULL:
+        return f"{point.busiest}, busy {point.busy:.0%}"
     return f"the latency: {point.busiest}, the busiest part, is busy {point.busy:.0%}"
 
 
@@ -113,6 +124,7 @@ def to_document(plan: Plan) -> dict[str, Any]:
         "target": asdict(plan.target),
         "costs": {
             "cores": plan.costs.cores,
+            "others_cores": round(plan.costs.others_cores, 2),
             "execute_ms": {
                 str(size): ns / 1e6
                 for size, ns in zip(plan.costs.table.sizes, plan.costs.table.execute_ns, strict=True)
@@ -164,6 +176,9 @@ def to_text(plan: Plan) -> str:
         cores = group.machine.cores
         name = f"{group.count} of {cores} {'core' if cores == 1 else 'cores'}"
         lines.append(f"{name:<22} {group.fit.fits:>12} {p99:>9} {dropped:>9}  {limit_of(plan, group)}")
+    if costs.others_cores >= NOTED_CORES:
+        lines += ["", f"note: measured while other programs used {costs.others_cores:.1f} of {costs.cores} cores; "
+                  "measure again on a quiet machine"]  # fmt: skip
     lines += ["", f"in all: {plan.in_all} {'camera' if plan.in_all == 1 else 'cameras'}"]
     if plan.wanted is not None:
         lines.append(_verdict(plan))

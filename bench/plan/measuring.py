@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
+import psutil
 
 from forebay.wire import inference_pb2
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from forebay_server.bench.plan.costs import CostsError, FrameCosts, PlanCosts
 from forebay_server.bench.plan.fit import Machine, ceiling_per_s
-from forebay_server.bench.plan.thread_times import ThreadTimes, thread_times
+from forebay_server.bench.plan.thread_times import ThreadTimes, machine_busy_s, thread_times
 from forebay_server.bench.server_process import RunningServer, running_server
 from forebay_server.engines.device import DeviceKind
 from forebay_server.loadtest.measure import measure
@@ -129,12 +130,16 @@ class _Measurement:
             budget=BUDGET,
             live=False,
         )
-        before, started = thread_times(self._pids), time.monotonic()
+        before, busy_s, started = thread_times(self._pids), machine_busy_s(), time.monotonic()
         document = asyncio.run(measure(options.job(), calibrate=False))
-        used = thread_times(self._pids).since(before).less(idle, (time.monotonic() - started) / IDLE_S)
+        used, busy_s = thread_times(self._pids).since(before), machine_busy_s() - busy_s
+        passed_s = time.monotonic() - started
         if not document["answered"]:
             raise CostsError(f"no frame was answered: {'; '.join(document['reasons'])}")
-        return costs_of(document, used, self._table, self._instances)
+        costs = costs_of(document, used.less(idle, passed_s / IDLE_S), self._table, self._instances)
+        if psutil.cpu_count() != costs.cores:  # others have cores of their own
+            return costs
+        return replace(costs, others_cores=max(0.0, (busy_s - used.total_s - camera_s(document)) / passed_s))
 
 
 def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances: int) -> PlanCosts:
@@ -143,7 +148,6 @@ def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances:
     stages = {name: part["mean_ms"] for name, part in document["stages_ms"].items()}
     decoding = stages.get("decode", 0.0) / max(1e-9, stages.get("decode", 0.0) + stages.get("deliver", 0.0))
     workers_ns = used.workers_ns / frames
-    camera_s = sum(document["generator"]["cpu_shares"]) * document["duration_s"]
     cores = usable_cores()
     strands = _strands(table, cores)
     execute = document["stages_ms"].get("execute", {"mean_ms": 1.0, "p99_ms": 1.0})
@@ -164,10 +168,15 @@ def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances:
             decode_ns=round(workers_ns * decoding),
             result_ns=round(workers_ns * (1.0 - decoding)),
             stage_ns=round(used.stages_ns / frames),
-            camera_ns=round(camera_s * 1e9 / frames),
+            camera_ns=round(camera_s(document) * 1e9 / frames),
         ),
         cores=cores,
     )
+
+
+def camera_s(document: Document) -> float:
+    """Return the CPU seconds that the cameras' program took."""
+    return float(sum(document["generator"]["cpu_shares"]) * document["duration_s"])
 
 
 def _corrected(table: CostTable, engine_ns: int, document: Document) -> CostTable:

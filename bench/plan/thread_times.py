@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import psutil
+
 PROC = Path("/proc")
 
 
@@ -24,6 +26,11 @@ class ThreadTimes:
     def since(self, earlier: "ThreadTimes") -> "ThreadTimes":
         """Return what was used from `earlier` on. A thread that has ended since counts as nothing."""
         return ThreadTimes(*(max(0, getattr(self, f.name) - getattr(earlier, f.name)) for f in fields(self)))
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all threads."""
+        return float(sum(getattr(self, f.name) for f in fields(self)) / 1e9)
 
     def less(self, other: "ThreadTimes", factor: float) -> "ThreadTimes":
         """Return these times without `factor` times the other ones."""
@@ -42,6 +49,12 @@ def thread_times(pids: Iterable[int], proc: Path = PROC) -> ThreadTimes:
                 is_main = task.name == str(pid)
                 sums["loop_ns" if is_main else _kind((task / "comm").read_text().strip())] += used_ns
     return ThreadTimes(**sums)
+
+
+def machine_busy_s() -> float:
+    """Return the seconds that all cores of the machine have worked so far, or that its host has kept from it."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def _kind(name: str) -> str:

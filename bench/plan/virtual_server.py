@@ -32,6 +32,8 @@ READ_SHARE = 0.6
 """Part of the event loop's time that a frame takes before its execution: reading costs more than writing."""
 SENT_SHARE = 0.6
 """Part of a camera's time that a frame takes before it is sent: a picture is larger than its result."""
+MODEL = "the model"
+"""Of the parts of a server, the one that executes."""
 MOST_WORKERS = 8
 """Workers of a process, as `service.worker_pool` has them: one for each core, at most eight."""
 _SLOTS = 4
@@ -343,7 +345,7 @@ class VirtualServer:
             "gRPC's threads": self._transport.work_ns / span_ns / self._front_ends,
             "the event loop": self._loop.work_ns / span_ns / self._front_ends,
             "the workers": self._workers.work_ns / span_ns / self._worker_count,
-            "the model": engines / span_ns,
+            MODEL: engines / span_ns,
             "the cameras' program": self._cameras.work_ns / span_ns,
         }
         self._out.cores_busy = self._cores.busy_ns / span_ns

@@ -1,5 +1,6 @@
 """`forebay plan` from a file of costs: words, JSON, chart, exit codes."""
 
+import dataclasses
 import json
 from xml.etree import ElementTree
 
@@ -36,6 +37,20 @@ def test_the_answer_in_words_names_machines_cameras_and_what_limits_them(plan):
     assert lines[-1] == f"in all: {3 * int(three[4]) + int(one[4])} cameras"
     assert "the model" in " ".join(three) or "the cores" in " ".join(three)
     assert "the cores" in " ".join(one)
+
+
+def test_a_plan_says_that_its_costs_are_those_of_a_busy_machine(plan, tmp_path):
+    assert "note:" not in plan("--machines", "2").output
+    (tmp_path / "costs.json").write_text(dataclasses.replace(costs_of(), others_cores=1.23).to_json())
+    output = plan("--machines", "2").output
+    assert "note: measured while other programs used 1.2 of 2 cores; measure again on a quiet machine\n" in output
+    assert json.loads(plan("--machines", "2", "--json").output)["costs"]["others_cores"] == 1.23
+
+
+def test_a_model_that_leaves_cores_idle_is_told_to_have_more_instances(plan):
+    output = plan("--machines", "16").output
+    assert "the model: its 1 instance, busy 100%, while 1." in output
+    assert "of 16 cores are in use; add instances\n" in output
 
 
 def test_the_answer_in_json_has_every_point(plan):
