@@ -104,3 +104,12 @@ async def test_pictures_whose_macroblocks_are_fields_are_right(tmp_path, bframes
             if result not in refused:
                 assert shown_level(result) == pytest.approx(level(unit.shown), abs=3)
         assert np.isfinite(shown_level(results[0]))
+
+
+@on_loop
+async def test_fields_of_h265_are_pictures_of_their_own(tmp_path):
+    units = clip(8, "hevc", params="interlace=tff")
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, "hevc")
+        for unit, result in zip(units, await answers(stream, units), strict=True):
+            assert shown_level(result) == pytest.approx(level(unit.shown), abs=3)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec
+from forebay_server.service.frontend.frames.video.slices import SliceLayout
 from tests.support.videos import encode
 
 MOST_PIXELS = 1 << 20
@@ -111,3 +114,52 @@ def test_a_cut_unit_is_noticed_where_its_keyframe_has_a_check_sum():
 def test_a_changed_bit_is_not_noticed_without_check_sums():
     """docs/video.md says so. If this fails, libavcodec has learnt to notice it: mend the page."""
     assert answers_to_damage("hash=0") > 3
+
+
+def in_slices(count, slices):
+    """Units of pictures in slices of equal height; x265 needs a thread for them."""
+    own = f"log-level=none:keyint=30:bframes=0:ctu=16:min-cu-size=8:slices={slices}:pools=1"
+    return encode(moving(count), "hevc", options={"preset": "veryfast", "x265-params": own})
+
+
+def without_slice(data, index):
+    """A unit without one of its slices."""
+    parts = data.split(b"\0\0\1")
+    slices = [number for number, part in enumerate(parts) if number and part[0] >> 1 & 63 < 32]
+    del parts[slices[index]]
+    return b"\0\0\1".join(parts)
+
+
+def test_a_lost_slice_is_noticed_where_pictures_are_divided_alike():
+    units = in_slices(8, 4)
+    for index in (1, 2, 3):
+        reader = UnitReader("hevc")
+        places = [reader.read(unit.data).places for unit in units[:4]]
+        assert len(places[0]) == 4
+        assert len(set(places)) == 1
+        with pytest.raises(InvalidRequestError, match="lacks slices"):
+            reader.read(without_slice(units[4].data, index))
+        assert [reader.read(unit.data).places for unit in units[5:]] == places[:3]
+
+
+def test_an_encoder_may_divide_pictures_otherwise_from_some_time_on():
+    reader, four, two = UnitReader("hevc"), in_slices(4, 4), in_slices(4, 2)
+    for unit in four:
+        reader.read(unit.data)
+    assert set(reader.read(four[3].data).places) > set(UnitReader("hevc").read(two[0].data).places)
+    with pytest.raises(InvalidRequestError, match="lacks slices"):
+        reader.read(two[0].data)
+    assert [len(reader.read(unit.data).places) for unit in two] == [2] * 4
+
+
+PLACES = st.sampled_from([(0,), (0, 8), (0, 8, 16), (0, 8, 16, 24), (0, 7), (0, 8, 15)])
+
+
+@given(st.lists(PLACES, max_size=40))
+def test_only_parts_of_a_layout_that_came_twice_are_refused_and_none_for_ever(stream):
+    layout = SliceLayout()
+    for index, places in enumerate(stream):
+        before = stream[max(0, index - 2) : index]
+        is_alike = len(before) == 2 and before[0] == before[1]
+        lacks = layout.lacks_slices(places)
+        assert lacks == (is_alike and set(places) < set(before[0]))

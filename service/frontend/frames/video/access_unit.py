@@ -19,6 +19,7 @@ from forebay_server.service.frontend.frames.video.parameter_sets import (
     read_h264,
     read_h265,
 )
+from forebay_server.service.frontend.frames.video.slices import SliceLayout
 
 CodecName = Literal["h264", "hevc"]
 
@@ -26,6 +27,7 @@ MOST_UNITS = 4096  # NAL units of one frame; each costs about 2 µs here, and en
 MOST_SET_BYTES = 16 << 10  # of one parameter set; encoders write less than 200
 MOST_SETS = 64  # parameter sets of one frame; reading a broken one takes up to 3 ms
 _READ_SET_BYTES = 1024  # the fields that are read lie in these, all scaling lists before them
+MOST_PLACES = 32  # slices of one frame whose places are compared; reading one takes about 5 µs
 _SLICE_HEADER_BYTES = 24  # enough for the fields that are read
 _START = b"\0\0\1"
 _WORDS: dict[CodecName, str] = {"h264": "H264", "hevc": "H265"}
@@ -61,6 +63,7 @@ class AccessUnit:
         frame_num: of H.264; None for H.265.
         parity: of H.264: 1 for a top field alone, 2 for a bottom field alone, 0 for a frame or both fields.
         sequence: the parameters that it uses; None if they are not known.
+        places: of H.265: blocks at which its slices begin, in their order; the first MOST_PLACES.
         has_sum: of H.265: it ends with a check sum of its pixels.
         pictures: pictures in it, of which two fields are one; only the first is described.
         sets: parameter sets in it.
@@ -76,6 +79,7 @@ class AccessUnit:
     frame_num: int | None = None
     parity: int = 0
     sequence: Sequence | None = None
+    places: tuple[int, ...] = ()
     has_sum: bool = False
     pictures: int = 0
     sets: int = 0
@@ -95,6 +99,8 @@ class UnitReader:
         self.codec = codec
         self.sequences: dict[int, Sequence] = {}
         self._sequence_of: dict[int, int] = {}  # picture parameter set -> sequence parameter set
+        self._have_dependent: dict[int, bool] = {}  # picture parameter set -> whether slices may depend on others
+        self._layout = SliceLayout()
         self._has_sums = False  # the latest keyframe had a check sum: so have all units up to the next one
 
     @property
@@ -122,6 +128,8 @@ class UnitReader:
             )
         if unit.pictures > 1:
             raise InvalidRequestError(f"frame has {unit.pictures} pictures in it; send one access unit in each frame")
+        if self._layout.lacks_slices(unit.places):
+            raise InvalidRequestError("frame lacks slices that the frames before it have; send whole access units")
         if unit.is_keyframe:
             self._has_sums = unit.has_sum
         elif self._has_sums and not unit.has_sum:
@@ -190,6 +198,7 @@ class UnitReader:
             number, sequence_number = bits.unsigned(), bits.unsigned()
             if number > 63:
                 raise ParameterSetError
+            self._have_dependent[number] = bits.flag()
             self._sequence_of[number] = sequence_number
         elif kind == _H265_SUFFIX_SEI:
             unit.has_sum = unit.has_sum or data[start + 2] == _PICTURE_HASH
@@ -198,6 +207,16 @@ class UnitReader:
                 self._take_h265_slice(data[start : min(end, start + _SLICE_HEADER_BYTES)], kind, unit)
             else:
                 _require_first(unit)
+                self._take_h265_place(data[start : min(end, start + _SLICE_HEADER_BYTES)], kind, unit)
+
+    def _take_h265_place(self, header: bytes, kind: int, unit: AccessUnit) -> None:
+        """Read at which block a later slice begins (7.3.6.1)."""
+        if unit.sequence is None or len(unit.places) == MOST_PLACES:
+            return
+        bits = Bits(without_escapes(header[2:]))
+        bits.skip(2 if kind >= _H265_KEYFRAMES.start and kind < 24 else 1)
+        bits.skip(self._have_dependent.get(bits.unsigned(), False))
+        unit.places += (bits.read(unit.sequence.place_bits),)
 
     def _take_h265_slice(self, header: bytes, kind: int, unit: AccessUnit) -> None:
         unit.pictures += 1
@@ -206,6 +225,7 @@ class UnitReader:
         bits = Bits(without_escapes(header[2:]))
         bits.skip(2 if kind >= _H265_KEYFRAMES.start and kind < 24 else 1)
         unit.sequence = self.sequences.get(self._sequence_of.get(bits.unsigned(), -1))
+        unit.places = (0,)
         unit.is_keyframe = kind in _H265_KEYFRAMES
         unit.may_lead = kind in _H265_MAY_LEAD
         unit.is_leading = kind in _H265_SKIPPED_LEADING

@@ -35,6 +35,7 @@ class Sequence:
         frame_num_bits: of H.264's frame_num; 0 for H.265.
         may_have_gaps: whether frame_num may have gaps although nothing was lost.
         highest_layer: of H.265's temporal layers.
+        place_bits: of H.265's number of the block at which a slice begins.
     """
 
     width: int
@@ -46,6 +47,7 @@ class Sequence:
     frame_num_bits: int = 0
     may_have_gaps: bool = False
     highest_layer: int = 0
+    place_bits: int = 0
 
 
 def _picture_bytes(width: int, height: int, chroma: int, depth: int) -> int:
@@ -194,8 +196,10 @@ def read_h265(bits: Bits) -> tuple[int, Sequence]:
         kept, reorder = 1 + bits.unsigned(), bits.unsigned()
         bits.unsigned()
     kept, reorder = _checked(kept, _MOST_REFERENCES), _checked(reorder, _MOST_REFERENCES)
+    side = 1 << 3 + _checked(bits.unsigned() + bits.unsigned(), 3)  # of a coding tree block, 8 to 64 pixels
+    place_bits = (-(-width // side) * -(-height // side) - 1).bit_length()
     size = _picture_bytes(width, height, chroma, depth)
-    return number, Sequence(width, height, size, kept, reorder, highest_layer=layers)
+    return number, Sequence(width, height, size, kept, reorder, highest_layer=layers, place_bits=place_bits)
 
 
 def _checked(value: int, most: int) -> int:
