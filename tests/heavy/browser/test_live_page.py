@@ -249,6 +249,8 @@ async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browse
             await asyncio.to_thread(browser.look, width, 900)
             await asyncio.to_thread(browser.wait_for, f"innerWidth === {width}")
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        table = "document.querySelector('.scroll')"  # the button included
+        assert browser.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
         await asyncio.to_thread(browser.press, "Escape")
         assert browser.evaluate("document.getElementById('picture').hidden")
         assert browser.evaluate("document.activeElement.textContent") == "Show"
