@@ -13,7 +13,7 @@ from forebay_server.engines.video import open_video
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec
 from forebay_server.service.frontend.frames.video.codecs import VideoCodecs, VideoStream
-from forebay_server.service.frontend.frames.video.device_codec import DeviceCodec
+from forebay_server.service.frontend.frames.video.substitute import WithSubstitute
 from forebay_server.service.models.description import InstanceGroup, ModelDescription
 from forebay_server.service.pictures.picture_input import PictureInput
 
@@ -43,8 +43,8 @@ def opened():
         codecs.open(stream, sequence).close()
         codecs.store.join()
         found.append(codecs.open(stream, sequence))
-        assert isinstance(found[-1], DeviceCodec)
-        return found[-1]
+        assert isinstance(found[-1], WithSubstitute)
+        return found[-1].device
 
     yield open_
     for each in found:
@@ -55,7 +55,7 @@ def stream_of(codec, picture=DETECTOR):
     model = ModelDescription(
         "m", "tensorrt", 8, image=picture, device_kind=DeviceKind.CUDA, groups=(InstanceGroup(gpus=(0,)),)
     )
-    return VideoStream(codec, b"", model)
+    return VideoStream(codec, lambda: b"", model)
 
 
 def sequence_of(codec, unit):

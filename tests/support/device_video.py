@@ -1,10 +1,14 @@
-"""A decoder of video for the simulated device: libavcodec decodes, and planes lie in device memory as NVDEC's do."""
+"""Decoders of video for the simulated device: libavcodec decodes, and planes lie in device memory as NVDEC's do."""
 
 import av
 
+from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.engines.video import VideoPlanes
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs
+from tests.support.clock import ManualClock
 
+MOST = 1 << 24
 MARGIN = 32  # bytes between the lines, as engines have them
 
 
@@ -14,6 +18,7 @@ class SimulatedVideoDecoder:
     Attributes:
         is_closed: whether it was.
         streams: that it was used for.
+        is_refusing: whether it refuses every unit; `refused` counts them.
     """
 
     BROKEN = b"\0\0\0\1broken"
@@ -25,11 +30,14 @@ class SimulatedVideoDecoder:
         self.pitch = width + MARGIN
         nbytes = self.pitch * (height + height // 2)
         self.host, self.buffer = device.alloc_host(nbytes), device.alloc_device(nbytes)
-        self.is_closed, self.streams = False, 0
+        self.is_closed, self.streams, self.is_refusing, self.refused = False, 0, False, 0
         self._context = None
 
     def decode(self, data):
         """Decode a unit and return its picture."""
+        if self.is_refusing:
+            self.refused += 1
+            raise ExecutionError("pictures with more references than the decoder is for")
         if data.endswith(self.BROKEN):
             raise ExecutionError("broken")
         if self._context is None:
@@ -69,3 +77,31 @@ class SimulatedVideoDecoder:
             int(frame.color_range) == 2,
             is_damaged=bool(frame.is_corrupt),
         )
+
+
+class Gpu:
+    """A simulated GPU with decoders, and what happened to them.
+
+    Attributes:
+        decoders: that were made.
+        error: that making another one raises; None: it is made.
+    """
+
+    INDEX = 1
+
+    def __init__(self):
+        self.clock = ManualClock()
+        self.device = SimulatedDevice(clock=self.clock)
+        self.decoders, self.error = [], None
+        self.codecs = VideoCodecs("auto", MOST, 2, self.clock, self._device, self._decoder)
+
+    def _device(self, index):
+        assert index == self.INDEX
+        self.device.attach_thread()
+        return self.device
+
+    def _decoder(self, *arguments):
+        if self.error is not None:
+            raise self.error
+        self.decoders.append(SimulatedVideoDecoder(*arguments))
+        return self.decoders[-1]

@@ -7,10 +7,12 @@ are emptied by hand.
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from forebay.wire import frames_pb2 as pb
+from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.errors import Outcome, OverloadedError, RequestCancelledError, ServiceError, SupersededError
@@ -18,9 +20,10 @@ from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.codec import FrameMessage
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.session import Session
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs
 from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.journal.statistics import REASON_BY_OUTCOME, CountingSink, VersionStatistics
-from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.description import InstanceGroup, ModelDescription
 from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.shares import Share
@@ -302,17 +305,23 @@ def by_reason(outcomes: Mapping[Outcome, int]) -> dict[str, int]:
 class SessionHarness:
     """A session with its environment; the test moves the reader and the writer of its stream.
 
+    `gpu` is a `device_video.Gpu` on which the model runs; None for a model of the CPU.
+
     Attributes:
         results: written results, parsed, in order.
         output_calls: number of times that the writer was woken.
         room_calls: number of times that the reader was woken.
     """
 
-    def __init__(self, *, permits: int = 8, image=PICTURE, specs=None, settings=None, **open_fields):
-        self.clock = ManualClock()
+    def __init__(self, *, permits: int = 8, image=PICTURE, specs=None, settings=None, gpu=None, **open_fields):
+        self.clock = ManualClock() if gpu is None else gpu.clock
         self.sink = ManualSink()
         self.pool = ManualPool()
         self.version = ManualVersion(self.clock, self.sink, image=image, specs=specs, permits=permits)
+        if gpu is not None:
+            self.version.description = replace(
+                self.version.description, device_kind=DeviceKind.CUDA, groups=(InstanceGroup(gpus=(gpu.INDEX,)),)
+            )
         self.config = open_config(self.version, settings, **open_fields)
         self.results: list[pb.Result] = []
         self.output_calls = self.room_calls = 0
@@ -325,8 +334,11 @@ class SessionHarness:
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,
-            video=None if self.config.video is None else VideoLimits(1, 1 << 30).take(),
+            video=None if self.config.video is None else VideoLimits(1, 1 << 30, self._codecs(gpu)).take(),
         )
+
+    def _codecs(self, gpu) -> VideoCodecs:
+        return VideoCodecs("cpu", 1_000_000, 1, self.clock) if gpu is None else gpu.codecs
 
     def _on_output(self) -> None:
         self.output_calls += 1

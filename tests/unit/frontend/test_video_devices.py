@@ -6,43 +6,25 @@ import numpy as np
 import pytest
 
 from forebay_server.engines.device import DeviceKind
-from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec
-from forebay_server.service.frontend.frames.video.codecs import HEADROOM_BYTES, VideoCodecs, VideoStream
+from forebay_server.service.frontend.frames.video.codecs import HEADROOM_BYTES, UntilReady, VideoCodecs, VideoStream
 from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS, DecoderKind, DecoderStore
-from forebay_server.service.frontend.frames.video.device_codec import MOST_ERRORS, DeviceCodec
+from forebay_server.service.frontend.frames.video.device_codec import MOST_ERRORS
+from forebay_server.service.frontend.frames.video.substitute import WithSubstitute
 from forebay_server.service.models.description import InstanceGroup, ModelDescription
 from forebay_server.service.pictures.picture_input import PictureInput
 from tests.support.clock import ManualClock
-from tests.support.device_video import SimulatedVideoDecoder
+from tests.support.device_video import MOST, Gpu, SimulatedVideoDecoder
 from tests.support.guard import HANG_GUARD_S
 from tests.support.videos import clip
 
-MOST = 1 << 24
 PICTURE = PictureInput(32, 32, "RGB")
 
 
-class Gpu:
-    """A simulated device with decoders, and what happened to them."""
-
-    def __init__(self):
-        self.clock = ManualClock()
-        self.device = SimulatedDevice(clock=self.clock)
-        self.decoders, self.error = [], None
-        self.codecs = VideoCodecs("auto", MOST, 2, self.clock, self._device, self._decoder)
-
-    def _device(self, index):
-        assert index == 1
-        self.device.attach_thread()
-        return self.device
-
-    def _decoder(self, *arguments):
-        if self.error is not None:
-            raise self.error
-        self.decoders.append(SimulatedVideoDecoder(*arguments))
-        return self.decoders[-1]
+class Streams(Gpu):
+    """A GPU, and decoders of streams as streams get them."""
 
     def open(self, unit, codec="h264", **fields):
         return self.codecs.open(stream_of(codec, **fields), sequence_of(unit, codec))
@@ -53,18 +35,20 @@ class Gpu:
         self.codecs.store.join()
         first.close()
         found = self.open(unit, codec)
-        assert isinstance(found, DeviceCodec)
+        assert isinstance(found, WithSubstitute)
         return found
 
 
 @pytest.fixture
 def gpu():
-    return Gpu()
+    return Streams()
 
 
-def stream_of(codec="h264", kind=DeviceKind.CUDA, image=PICTURE):
-    groups = (InstanceGroup(gpus=(1,)),)
-    return VideoStream(codec, b"", ModelDescription("m", "simulated", 8, image=image, device_kind=kind, groups=groups))
+def stream_of(codec="h264", kind=DeviceKind.CUDA, image=PICTURE, sets=b""):
+    groups = (InstanceGroup(gpus=(Gpu.INDEX,)),)
+    return VideoStream(
+        codec, lambda: sets, ModelDescription("m", "simulated", 8, image=image, device_kind=kind, groups=groups)
+    )
 
 
 def sequence_of(unit, codec="h264"):
@@ -109,12 +93,12 @@ def test_a_picture_comes_in_another_size_for_the_page(gpu):
 def test_the_cpu_decodes_until_a_decoder_is_there(gpu):
     units = clip(8)
     first = gpu.open(units[0])
-    assert isinstance(first, LibavCodec)
+    assert isinstance(first, UntilReady)
     assert len(rows(first, units)) == 8
     gpu.codecs.store.join()
     assert not first.takes(sequence_of(units[0]))
     first.close()
-    assert isinstance(gpu.open(units[0]), DeviceCodec)
+    assert isinstance(gpu.open(units[0]), WithSubstitute)
     assert len(gpu.decoders) == 1
 
 
@@ -164,7 +148,7 @@ def test_another_size_has_another_decoder(gpu):
     assert decoder.takes(sequence_of(small[0]))
     assert not decoder.takes(sequence_of(large[0]))
     decoder.close()
-    assert isinstance(gpu.open(large[0]), LibavCodec)
+    assert isinstance(gpu.open(large[0]), UntilReady)
 
 
 def test_idle_decoders_are_bounded(gpu):
@@ -187,7 +171,7 @@ def test_a_decoder_in_doubt_is_replaced_at_a_keyframe(gpu):
     decoder.close()
     gpu.codecs.store.join()
     assert gpu.decoders[0].is_closed
-    assert isinstance(gpu.open(units[0]), LibavCodec)
+    assert isinstance(gpu.open(units[0]), UntilReady)
 
 
 def test_a_good_unit_takes_doubts_away(gpu):
@@ -251,3 +235,99 @@ def test_streams_that_wait_at_once_get_a_decoder_each():
     store.discard(taken[0])
     store.join()
     assert closed == taken[:1]
+
+
+class Kept:
+    """A decoder that only notes whether it was closed."""
+
+    def __init__(self, kind):
+        self.kind, self.is_closed = kind, False
+
+    def close(self):
+        self.is_closed = True
+
+
+KIND, OTHER = DecoderKind(0, "h264", (64, 64), 1), DecoderKind(0, "h264", (128, 96), 1)
+
+
+class Held:
+    """A store whose decoders are made when the test says so.
+
+    Attributes:
+        made: decoders so far.
+        errors: raised by the next ones, first come first.
+    """
+
+    def __init__(self, most=8):
+        self.made, self.errors, self.clock, self._go_on = [], [], ManualClock(), threading.Event()
+        self.store = DecoderStore(self._make, most, self.clock)
+
+    def _make(self, kind):
+        assert self._go_on.wait(HANG_GUARD_S)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.made.append(Kept(kind))
+        return self.made[-1]
+
+    def settle(self):
+        self._go_on.set()
+        self.store.join()
+
+
+def test_a_stream_that_ends_takes_its_order_back():
+    held = Held()
+    for stream in range(5):
+        held.store.order(KIND, stream)
+    for stream in range(1, 5):
+        held.store.withdraw(KIND, stream)
+    held.settle()
+    assert len(held.made) == 1
+
+
+def test_decoders_are_bounded_whether_they_are_used_or_kept():
+    held = Held(most=2)
+    held.store.order(KIND, "one")
+    held.settle()
+    taken = held.store.take(KIND)
+    for kind in (OTHER, OTHER._replace(references=2)):
+        held.store.order(kind, "other")
+        held.settle()
+    assert [each.is_closed for each in held.made] == [False, True, False]
+    held.store.give_back(KIND, taken)
+    held.settle()
+    assert sum(not each.is_closed for each in held.made) == 2
+
+
+def test_kept_decoders_make_way_where_memory_is_short():
+    held = Held()
+    for stream in range(2):
+        held.store.order(KIND, stream)
+    held.settle()
+    held.errors += [DeviceMemoryError("no memory"), DeviceMemoryError("no memory")]
+    held.store.order(OTHER, "large")
+    held.settle()
+    assert [each.is_closed for each in held.made] == [True, True, False]
+    assert held.store.take(OTHER) is held.made[2]
+
+
+def test_an_unforeseen_error_leaves_the_thread_alive():
+    held = Held()
+    held.errors.append(RuntimeError("a bug"))
+    held.store.order(KIND, "one")
+    held.store.order(OTHER, "other")
+    held.settle()
+    assert [each.kind for each in held.made] == [OTHER]
+    held.clock.advance(RETRY_AFTER_NS)
+    held.store.order(KIND, "one")
+    held.settle()
+    assert held.store.take(KIND) is not None
+
+
+def test_a_kind_that_the_gpu_lacks_holds_up_no_other():
+    held = Held()
+    held.errors.append(BackendUnavailableError("too small"))
+    held.store.order(KIND, "one")
+    held.settle()
+    held.store.order(OTHER, "other")
+    held.settle()
+    assert [each.kind for each in held.made] == [OTHER]

@@ -26,6 +26,7 @@ CodecName = Literal["h264", "hevc"]
 MOST_UNITS = 4096  # NAL units of one frame; each costs about 2 µs here, and encoders write a slice for each row at most
 MOST_SET_BYTES = 16 << 10  # of one parameter set; encoders write less than 200
 MOST_SETS = 64  # parameter sets of one frame; reading a broken one takes up to 3 ms
+MOST_KEPT_BYTES = 64 << 10  # of all parameter sets of a stream; the oldest are forgotten
 _READ_SET_BYTES = 1024  # the fields that are read lie in these, all scaling lists before them
 MOST_PLACES = 32  # slices of one frame whose places are compared; reading one takes about 5 µs
 _SLICE_HEADER_BYTES = 24  # enough for the fields that are read
@@ -40,7 +41,7 @@ _LENGTHS = ", but with a length, as in MP4 files (AVCC)"
 _H264_SLICE, _H264_IDR, _H264_SEI, _H264_SPS, _H264_PPS = 1, 5, 6, 7, 8
 _RECOVERY_POINT, _PICTURE_HASH = 6, 132  # types of SEI messages
 _B_SLICES, _I_SLICES = (1, 6), (2, 7)
-_H265_SPS, _H265_PPS, _H265_SUFFIX_SEI = 33, 34, 40
+_H265_VPS, _H265_SPS, _H265_PPS, _H265_SUFFIX_SEI = 32, 33, 34, 40
 _H265_KEYFRAMES = range(16, 22)  # BLA, IDR and CRA
 _H265_MAY_LEAD = (16, 17, 21)  # BLA and CRA, which leading pictures may follow
 _H265_SKIPPED_LEADING = (8, 9)  # RASL
@@ -101,12 +102,19 @@ class UnitReader:
         self._sequence_of: dict[int, int] = {}  # picture parameter set -> sequence parameter set
         self._have_dependent: dict[int, bool] = {}  # picture parameter set -> whether slices may depend on others
         self._layout = SliceLayout()
+        self._sets: dict[tuple[int, int], bytes] = {}  # by kind and number, the newest of each; oldest first
+        self._sets_bytes = 0
         self._has_sums = False  # the latest keyframe had a check sum: so have all units up to the next one
 
     @property
     def word(self) -> str:
         """The encoding's name on the wire."""
         return _WORDS[self.codec]
+
+    @property
+    def sets(self) -> bytes:
+        """The parameter sets that are in force, in Annex B form: a decoder that joins now needs them."""
+        return b"".join(_START + self._sets[key] for key in sorted(self._sets))
 
     def read_sets(self, data: bytes) -> None:
         """Take parameter sets that come before the first frame. Raises InvalidRequestError."""
@@ -153,17 +161,30 @@ class UnitReader:
         elif kind == _H264_SPS:
             number, sequence = read_h264(Bits(_set(data, start + 1, end, unit)))
             self.sequences[number] = sequence
+            self._keep(kind, number, data[start:end])
         elif kind == _H264_PPS:
-            bits = Bits(_set(data, start + 1, end, unit)[:16])
-            number, sequence_number = bits.unsigned(), bits.unsigned()
-            if number > 255:
-                raise ParameterSetError
-            self._sequence_of[number] = sequence_number
+            number = self._take_pps(Bits(_set(data, start + 1, end, unit)[:16]), 255)
+            self._keep(kind, number, data[start:end])
         elif kind == _H264_SEI and not unit.pictures:
             with contextlib.suppress(BitsEndError, IndexError):  # a message goes on behind the bytes that are read
                 found = _recovery(without_escapes(data[start + 1 : min(end, start + 65)]))
                 if found is not None:  # a later NAL unit of SEI without a recovery point takes back nothing
                     unit.recovery_units = found
+
+    def _take_pps(self, bits: Bits, most: int) -> int:
+        """Take a picture parameter set and return its number."""
+        number, sequence_number = bits.unsigned(), bits.unsigned()
+        if number > most:
+            raise ParameterSetError
+        self._sequence_of[number] = sequence_number
+        return number
+
+    def _keep(self, kind: int, number: int, data: bytes) -> None:
+        """Keep a parameter set instead of the earlier one of its number."""
+        self._sets_bytes += len(data) - len(self._sets.pop((kind, number), b""))
+        self._sets[kind, number] = data
+        while self._sets_bytes > MOST_KEPT_BYTES:
+            self._sets_bytes -= len(self._sets.pop(next(iter(self._sets))))
 
     def _take_h264_slice(self, header: bytes, unit: AccessUnit) -> None:
         bits = Bits(without_escapes(header[1:]))
@@ -193,13 +214,14 @@ class UnitReader:
         if kind == _H265_SPS:
             number, sequence = read_h265(Bits(_set(data, start + 2, end, unit)))
             self.sequences[number] = sequence
+            self._keep(kind, number, data[start:end])
         elif kind == _H265_PPS:
             bits = Bits(_set(data, start + 2, end, unit)[:16])
-            number, sequence_number = bits.unsigned(), bits.unsigned()
-            if number > 63:
-                raise ParameterSetError
+            number = self._take_pps(bits, 63)
             self._have_dependent[number] = bits.flag()
-            self._sequence_of[number] = sequence_number
+            self._keep(kind, number, data[start:end])
+        elif kind == _H265_VPS:
+            self._keep(kind, Bits(_set(data, start + 2, end, unit)[:1]).read(4), data[start:end])
         elif kind == _H265_SUFFIX_SEI:
             unit.has_sum = unit.has_sum or data[start + 2] == _PICTURE_HASH
         elif kind in _H265_SLICES:

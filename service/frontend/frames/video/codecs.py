@@ -1,8 +1,8 @@
 """Who decodes a stream: the GPU of its model where it can, and else the CPU (ADR 0215).
 
 The GPU decodes the common kind: 8 bits, 4:2:0, whole pictures, of a model that runs on a GPU and takes
-pictures. Everything else is libavcodec's, and so is a stream whose decoder is not there yet, or cannot be had now: it
-changes at a keyframe.
+pictures. Everything else is libavcodec's, and so is a stream whose decoder is not there yet, or cannot be had now, or
+refuses it (`substitute`): it changes at a keyframe.
 
 Thread: any worker.
 """
@@ -18,10 +18,11 @@ from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryE
 from forebay_server.engines.video import DeviceVideoDecoder, VideoCodecName, open_video
 from forebay_server.service.clock import Clock
 from forebay_server.service.frontend.frames.video.access_unit import CodecName
-from forebay_server.service.frontend.frames.video.codec import LibavCodec, VideoCodec
+from forebay_server.service.frontend.frames.video.codec import LibavCodec, Pictures, VideoCodec
 from forebay_server.service.frontend.frames.video.decoder_store import DecoderKind, DecoderStore
 from forebay_server.service.frontend.frames.video.device_codec import DeviceCodec, is_for_devices
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
+from forebay_server.service.frontend.frames.video.substitute import WithSubstitute
 from forebay_server.service.models.description import ModelDescription
 
 HEADROOM_BYTES = 512 << 20
@@ -32,16 +33,16 @@ VideoDecode = Literal["auto", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class VideoStream:
-    """The constant facts of a stream, for its decoder.
+    """A stream, as a decoder needs it that joins.
 
     Attributes:
         codec: FFmpeg's name.
-        sets: parameter sets in Annex B form that come before the first unit; may be empty.
+        sets: returns its parameter sets in Annex B form, which later units need not have; may be empty.
         model: that its pictures are for.
     """
 
     codec: CodecName
-    sets: bytes
+    sets: Callable[[], bytes]
     model: ModelDescription
 
 
@@ -68,6 +69,7 @@ class VideoCodecs:
     ) -> None:
         self._choice = choice
         self._most_pixels = most_pixels
+        self._clock = clock
         self._open_gpu = open_gpu
         self._open_decoder = open_decoder
         self._gpus: dict[int, Device] = {}  # written by the store's thread
@@ -75,25 +77,15 @@ class VideoCodecs:
 
     def open(self, stream: VideoStream, sequence: Sequence) -> VideoCodec:
         """Open a decoder of a stream, on the worker that has its turn. Blocks: for milliseconds."""
-        kind = self._kind(stream, sequence)
-        if kind is not None:
-            found = self._on_gpu(kind, stream, sequence)
-            return found or _UntilReady(self, kind, stream, sequence)
-        return LibavCodec(stream.codec, self._most_pixels, stream.sets)
-
-    @property
-    def most_pixels(self) -> int:
-        """Of a picture."""
-        return self._most_pixels
-
-    def _kind(self, stream: VideoStream, sequence: Sequence) -> DecoderKind | None:
-        """Return the decoder of a GPU that a stream should have; None: none."""
         model = stream.model
-        is_on_gpu = model.device_kind is DeviceKind.CUDA and model.image is not None
-        if self._choice == "cpu" or not is_on_gpu or not is_for_devices(sequence):
-            return None
-        gpus = model.groups[0].gpus
-        return DecoderKind(gpus[0] if gpus else 0, stream.codec, (sequence.width, sequence.height), sequence.references)
+        if self._choice == "cpu" or model.device_kind is not DeviceKind.CUDA or model.image is None:
+            return self._open_cpu(stream)
+        kind = _kind(stream, sequence)
+        found = None if kind is None else self._on_gpu(kind, stream, sequence)
+        return found or UntilReady(self._open_cpu(stream), self.store, kind, sequence)
+
+    def _open_cpu(self, stream: VideoStream) -> LibavCodec:
+        return LibavCodec(stream.codec, self._most_pixels, stream.sets())
 
     def _on_gpu(self, kind: DecoderKind, stream: VideoStream, sequence: Sequence) -> VideoCodec | None:
         decoder, image = self.store.take(kind), stream.model.image
@@ -102,12 +94,16 @@ class VideoCodecs:
         device = self._gpus[kind.gpu]
         try:
             device.attach_thread()
-            codec = DeviceCodec(device, decoder, image, sequence, stream.sets)
-        except EngineError:
+            codec = DeviceCodec(device, decoder, image, sequence, stream.sets())
+        except EngineError as error:
             self.store.discard(decoder)
+            self.store.failed(kind, error)
             return None
+        except BaseException:
+            self.store.discard(decoder)
+            raise
         codec.on_close = lambda is_sound: self._take_back(kind, decoder, is_sound=is_sound)
-        return codec
+        return WithSubstitute(codec, lambda: self._open_cpu(stream), sequence, self._clock)
 
     def _take_back(self, kind: DecoderKind, decoder: DeviceVideoDecoder, *, is_sound: bool) -> None:
         if is_sound:
@@ -132,16 +128,53 @@ class VideoCodecs:
         return self._open_decoder(device, kind.codec, kind.size, kind.references)
 
 
-class _UntilReady(LibavCodec):
-    """The CPU's decoder of a stream that should have one of a GPU: it asks for it at each keyframe."""
+def _kind(stream: VideoStream, sequence: Sequence) -> DecoderKind | None:
+    """Return the decoder of a GPU that a stream should have; None: it is of a kind that not every GPU decodes."""
+    if not is_for_devices(sequence):
+        return None
+    gpus = stream.model.groups[0].gpus
+    return DecoderKind(gpus[0] if gpus else 0, stream.codec, (sequence.width, sequence.height), sequence.references)
 
-    def __init__(self, codecs: VideoCodecs, kind: DecoderKind, stream: VideoStream, sequence: Sequence) -> None:
-        super().__init__(stream.codec, codecs.most_pixels, stream.sets)
-        self._store = codecs.store
+
+class UntilReady:
+    """The CPU's decoder of a stream of a model on a GPU: it asks for the GPU's decoder at each keyframe.
+
+    Args:
+        cpu: decodes; owned from now on.
+        store: has the decoders of GPUs.
+        kind: the decoder that the stream should have; None: none, as long as its pictures are of this kind.
+        sequence: of the stream.
+    """
+
+    def __init__(self, cpu: LibavCodec, store: DecoderStore, kind: DecoderKind | None, sequence: Sequence) -> None:
+        self._cpu = cpu
+        self._store = store
         self._kind = kind
         self._sequence = sequence
-        self._store.order(kind, id(self))
+        self._is_ready()
+
+    @property
+    def reorder_frames(self) -> int:
+        """Of the CPU's decoder."""
+        return self._cpu.reorder_frames
 
     def takes(self, sequence: Sequence) -> bool:
         """Whether it goes on: the GPU's decoder is not there yet, and the pictures are as at the start."""
-        return sequence == self._sequence and not self._store.order(self._kind, id(self))
+        return sequence == self._sequence and not self._is_ready()
+
+    def decode(self, data: bytes, number: int) -> Pictures:
+        """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
+        return self._cpu.decode(data, number)
+
+    def drain(self) -> Pictures:
+        """Return the pictures that are held back. The next unit must be a keyframe."""
+        return self._cpu.drain()
+
+    def close(self) -> None:
+        """Free its memory, and order nothing any more. Idempotent."""
+        if self._kind is not None:
+            self._store.withdraw(self._kind, self)
+        self._cpu.close()
+
+    def _is_ready(self) -> bool:
+        return self._kind is not None and self._store.order(self._kind, self)

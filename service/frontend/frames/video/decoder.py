@@ -107,7 +107,6 @@ class VideoDecoder:
         assert config.video is not None  # noqa: S101 - for mypy
         self.time = DecodeTime()
         self._config = config
-        self._sets = config.video.sets
         self._sink = sink
         self._clock = clock
         self._admission = admission
@@ -115,6 +114,7 @@ class VideoDecoder:
         self._place = place
         self._is_latest = config.delivery is Delivery.LATEST
         self._most_following = max(1, config.window - 1)
+        self._pool = pool
         self._queue: WorkQueue[_Unit] = WorkQueue(pool, _run)
         self._is_ending = False
         self._pushed_bytes = self._decoded_bytes = 0  # one writer each: the event loop, and the worker
@@ -122,8 +122,10 @@ class VideoDecoder:
         self._requested: list[int] = []  # numbers of a LATEST stream's units that may wait with a request, oldest first
         # The worker's:
         self._reader = UnitReader(config.video.codec)
-        if self._sets:
-            self._reader.read_sets(self._sets)
+        if config.video.sets:
+            self._reader.read_sets(config.video.sets)
+        reader = self._reader
+        self._stream = VideoStream(reader.codec, lambda: reader.sets, config.version.description)
         self._order = DecodingOrder()
         self._fields = FieldPairs()
         self._lag = Lag(config.budget_ns or 0)
@@ -188,13 +190,14 @@ class VideoDecoder:
         return [unit.request for unit in taken if unit.request is not None]
 
     def call_at_rest(self, do: Callable[[], None]) -> None:
-        """Free the decoder, then call `do`, once no worker is at a frame of this stream, which has ended."""
+        """Have a worker free the decoder, then call `do`, once none is at a frame of this stream, which has ended."""
 
         def rest() -> None:
             self._close()
             do()
 
-        self._queue.call_at_rest(rest)
+        # A worker's: to free a device's memory takes milliseconds, and the queue may be at rest on the event loop.
+        self._queue.call_at_rest(lambda: self._pool.submit_result(rest))
 
     def _push(self, unit: _Unit) -> None:
         self._pushed_bytes += len(unit.payload or b"")
@@ -295,10 +298,11 @@ class VideoDecoder:
             self._place.reserve(sequence)
             self._sequence = sequence
         if self._codec is None or (found.is_keyframe and not self._codec.takes(sequence)):
-            self._drain()
-            self._close_codec()
-            stream = VideoStream(self._reader.codec, self._sets, self._config.version.description)
-            self._codec = self._place.codecs.open(stream, sequence)
+            if self._codec is not None:
+                self._drain()
+                self._close_codec()
+                self._order.changes_decoder(found)
+            self._codec = self._place.codecs.open(self._stream, sequence)
 
     def _decode(self, unit: _Unit, found: AccessUnit, data: bytes) -> None:
         codec = self._codec
@@ -316,13 +320,14 @@ class VideoDecoder:
         except BaseException:  # `run` refuses the request, once
             self._held.pop(self._number, None)
             raise
-        self._show(pictures)
+        if self._show(pictures):
+            self._lose("a frame was damaged")
         following = self._most_following if codec.reorder_frames else 0
         overdue = {number: self._held[number] for number in self._held if self._number - number >= following}
         self._refuse_held(overdue, InvalidRequestError(_NO_PICTURE))
 
-    def _show(self, pictures: Iterable[DecodedPicture]) -> None:
-        """Hand the pictures that are wanted to the former."""
+    def _show(self, pictures: Iterable[DecodedPicture]) -> bool:
+        """Hand the pictures that are wanted to the former; return whether one is damaged."""
         is_damaged = False
         for picture in pictures:
             request = self._held.pop(picture.number, None)
@@ -334,8 +339,7 @@ class VideoDecoder:
                     self._fill(request, picture)
                 except Exception as error:  # noqa: BLE001 - any error ends this frame, not the worker
                     self._refuse(request, known_error(error))
-        if is_damaged:
-            self._lose("a frame was damaged")
+        return is_damaged
 
     def _fill(self, request: Request, picture: DecodedPicture) -> None:
         """Write a picture into its buffer, and hand it to the former. Raises ServiceError."""

@@ -7,18 +7,18 @@ Owner: the lock. Thread: any; a thread of its own, which ends with the last job,
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import structlog
 
-from forebay_server.engines.errors import EngineError
+from forebay_server.engines.errors import DeviceMemoryError, EngineError
 from forebay_server.engines.video import DeviceVideoDecoder, VideoCodecName
 from forebay_server.service.clock import Clock
 
 RETRY_AFTER_NS = 30_000_000_000
-"""After an error a decoder of the same GPU is ordered no earlier: the GPU may have been out of memory."""
+"""After an error a decoder of the same kind is ordered no earlier: the GPU may have been out of memory."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,18 +44,20 @@ class DecoderStore:
 
     Args:
         open_decoder: makes a decoder, on the thread of the store. Raises EngineError.
-        most_idle: decoders that are kept for streams to come; the oldest one is closed for a newer one.
+        most: decoders that there are at a time. Those that are kept for streams to come make way for newer ones.
         clock: source of monotonic nanoseconds.
     """
 
-    def __init__(self, open_decoder: Callable[[DecoderKind], DeviceVideoDecoder], most_idle: int, clock: Clock) -> None:
+    def __init__(self, open_decoder: Callable[[DecoderKind], DeviceVideoDecoder], most: int, clock: Clock) -> None:
         self._open_decoder = open_decoder
-        self._most_idle = most_idle
+        self._most = most
+        self._taken = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._idle: deque[tuple[DecoderKind, DeviceVideoDecoder]] = deque()
-        self._ordered: set[tuple[DecoderKind, Hashable]] = set()
-        self._retry_ns: dict[int, int] = {}  # by GPU
+        self._waiting: set[tuple[DecoderKind, Hashable]] = set()
+        self._under_way: Counter[DecoderKind] = Counter()  # jobs that make one
+        self._retry_ns: dict[DecoderKind, int] = {}
         self._jobs: deque[Callable[[], None]] = deque()
         self._worker: threading.Thread | None = None
         self._reasons: set[str] = set()  # that are in the log
@@ -66,31 +68,47 @@ class DecoderStore:
             for index, (each, decoder) in enumerate(self._idle):
                 if each == kind:
                     del self._idle[index]
+                    self._taken += 1
                     return decoder
         return None
 
     def order(self, kind: DecoderKind, stream: Hashable) -> bool:
-        """Return whether a decoder is ready; if not, have one made, unless it is being made or has just failed."""
+        """Return whether a decoder is ready; if not, have one made, unless making one has just failed.
+
+        The stream waits until it withdraws. Streams that wait for the same kind get a decoder each, in any order.
+        """
         with self._lock:
-            if any(each == kind for each, _ in self._idle):
-                return True
-            is_early = self._clock.now_ns() < self._retry_ns.get(kind.gpu, 0)
-            if not is_early and (kind, stream) not in self._ordered:
-                self._ordered.add((kind, stream))
-                self._do(lambda: self._make(kind, stream))
-        return False
+            self._waiting.add((kind, stream))
+            lacking = self._lacking(kind) - self._under_way[kind]
+            if lacking > 0 and self._clock.now_ns() >= self._retry_ns.get(kind, 0):
+                self._under_way[kind] += 1
+                self._do(lambda: self._make(kind))
+            return self._kept(kind) > 0
+
+    def withdraw(self, kind: DecoderKind, stream: Hashable) -> None:
+        """Note that a stream waits no more: it has ended, or takes one."""
+        with self._lock:
+            self._waiting.discard((kind, stream))
 
     def give_back(self, kind: DecoderKind, decoder: DeviceVideoDecoder) -> None:
-        """Keep a decoder for another stream."""
+        """Keep a decoder that was taken for another stream."""
         with self._lock:
-            self._idle.append((kind, decoder))
-            if len(self._idle) > self._most_idle:
-                self._do(self._idle.popleft()[1].close)
+            self._taken -= 1
+            self._keep(kind, decoder)
 
     def discard(self, decoder: DeviceVideoDecoder) -> None:
-        """Close a decoder."""
+        """Close a decoder that was taken."""
         with self._lock:
+            self._taken -= 1
             self._do(decoder.close)
+
+    def failed(self, kind: DecoderKind, error: Exception) -> None:
+        """Note an error with a decoder of a kind: none is ordered for a while."""
+        now_ns = self._clock.now_ns()
+        with self._lock:
+            later = {each: at_ns for each, at_ns in self._retry_ns.items() if at_ns > now_ns}
+            self._retry_ns = later | {kind: now_ns + RETRY_AFTER_NS}
+            self._note(error)
 
     def join(self) -> None:
         """Wait until every job is done."""
@@ -102,8 +120,13 @@ class DecoderStore:
         """Have the store's thread do a job. The caller has the lock."""
         self._jobs.append(job)
         if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="video decoders")
-            self._worker.start()
+            worker = threading.Thread(target=self._work, name="video decoders")
+            try:
+                worker.start()
+            except RuntimeError:  # the machine has no thread left; the next job tries again
+                log.exception("decoders of video are made and freed later")
+            else:
+                self._worker = worker
 
     def _work(self) -> None:
         while True:
@@ -114,23 +137,55 @@ class DecoderStore:
                 job = self._jobs.popleft()
             try:
                 job()
-            except EngineError as error:
-                self._note(error)
+            except Exception:  # any error ends this job, not the thread
+                log.exception("a decoder of video was not made or freed in order")
 
-    def _make(self, kind: DecoderKind, stream: Hashable) -> None:
-        made: DeviceVideoDecoder | None = None
+    def _make(self, kind: DecoderKind) -> None:
+        """Make a decoder, unless the streams that wanted it have gone."""
         try:
-            made = self._open_decoder(kind)
+            with self._lock:
+                is_wanted = self._lacking(kind) > 0
+            if is_wanted:
+                made = self._opened(kind)
+                with self._lock:
+                    self._keep(kind, made)
+        except Exception as error:
+            self.failed(kind, error)
+            if not isinstance(error, EngineError):
+                raise
         finally:
             with self._lock:
-                self._ordered.discard((kind, stream))
-                if made is not None:
-                    self._idle.append((kind, made))
-                else:
-                    self._retry_ns[kind.gpu] = self._clock.now_ns() + RETRY_AFTER_NS
+                self._under_way[kind] -= 1
+                self._under_way += Counter()  # forgets what is 0
 
-    def _note(self, error: EngineError) -> None:
-        """Write why the CPU decodes, once for each reason."""
+    def _lacking(self, kind: DecoderKind) -> int:
+        """Return how many decoders there are too few for the streams that wait. The caller has the lock."""
+        return sum(each == kind for each, _ in self._waiting) - self._kept(kind)
+
+    def _kept(self, kind: DecoderKind) -> int:
+        return sum(each == kind for each, _ in self._idle)
+
+    def _opened(self, kind: DecoderKind) -> DeviceVideoDecoder:
+        """Open a decoder; where memory is short, free those that are kept. Raises EngineError."""
+        while True:
+            try:
+                return self._open_decoder(kind)
+            except DeviceMemoryError:
+                with self._lock:
+                    kept = next((each for each in self._idle if each[0].gpu == kind.gpu), None)
+                    if kept is None:
+                        raise
+                    self._idle.remove(kept)
+            kept[1].close()
+
+    def _keep(self, kind: DecoderKind, decoder: DeviceVideoDecoder) -> None:
+        """Keep a decoder for streams to come; an older one makes way if there are too many. The caller has the lock."""
+        self._idle.append((kind, decoder))
+        if self._taken + len(self._idle) > self._most and len(self._idle) > 1:
+            self._do(self._idle.popleft()[1].close)
+
+    def _note(self, error: Exception) -> None:
+        """Write why the CPU decodes, once for each reason. The caller has the lock."""
         reason = str(error)
         if reason not in self._reasons and len(self._reasons) < 16:
             self._reasons.add(reason)

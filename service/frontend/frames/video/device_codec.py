@@ -6,8 +6,8 @@ Theory of operation
     request then has a row in its frame buffer, as any other. So front-end processes decode for their own streams, and
     only rows go to the engine process.
 
-    An error of a unit is the unit's. After some in a row at keyframes the decoder itself is doubted: the next keyframe
-    gets another decoder (`takes`), and so it is after an error of the device.
+    An error of a unit is the unit's. After some in a row the decoder itself is doubted: the next keyframe gets another
+    decoder (`takes`), and so it is after an error of the device.
 
 Owner: one thread at a time, the worker that has the stream's turn.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from forebay_server.engines.device import Device, DeviceStream
@@ -31,6 +32,8 @@ from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
 from forebay_server.service.frontend.frames.video.planes import shares_of
 from forebay_server.service.pictures.on_device import form_of, row_of
 from forebay_server.service.pictures.picture_input import PictureInput
+
+log = structlog.get_logger(__name__)
 
 MOST_ERRORS = 8
 """Units in a row that a decoder refuses before another one is tried."""
@@ -54,6 +57,7 @@ class DeviceCodec:
 
     Attributes:
         on_close: called once at the end, with whether the decoder is sound.
+        is_joining: no picture has come since the start or since `drain`.
         reorder_frames: 0.
 
     Raises:
@@ -72,6 +76,7 @@ class DeviceCodec:
         self._sets = sets
         self._errors = 0
         self._is_closed = False
+        self.is_joining = True
         self.on_close: Callable[[bool], None] = lambda _: decoder.close()
         self._rows = _Rows(device, decoder.device_stream, model)
 
@@ -80,23 +85,25 @@ class DeviceCodec:
         return sequence == self._sequence and self._errors < MOST_ERRORS
 
     def decode(self, data: bytes, number: int) -> Pictures:
-        """Decode a unit and return its picture. Raises DamagedUnitError."""
-        if self._sets:
-            data, self._sets = self._sets + data, b""
+        """Decode a unit and return its picture. Raises DamagedUnitError, also if there is none of the first unit."""
         try:
             self._device.attach_thread()
-            found = self._decoder.decode(data)
+            found = self._decoder.decode(self._sets + data)
         except ExecutionError as error:
             self._errors += 1
             raise DamagedUnitError from error
         except EngineError as error:
             self._errors = MOST_ERRORS
             raise DamagedUnitError from error
-        self._errors = 0
+        if self.is_joining and not found:
+            self._errors += 1
+            raise DamagedUnitError
+        self._errors, self.is_joining, self._sets = 0, False, b""
         return [_DevicePicture(number, planes, self) for planes in found]
 
     def drain(self) -> Pictures:
         """Nothing is held back."""
+        self.is_joining = True
         return ()
 
     def close(self) -> None:
@@ -106,9 +113,10 @@ class DeviceCodec:
         self._is_closed = True
         try:
             self._device.attach_thread()
-            self._decoder.reset()
             self._rows.close()
-        except EngineError:
+            self._decoder.reset()
+        except Exception:  # any error: the decoder is in doubt, and the stream ends all the same
+            log.exception("a decoder of video was not left in order")
             self._errors = MOST_ERRORS
         self.on_close(self._errors < MOST_ERRORS)
 

@@ -11,7 +11,7 @@ Theory of operation
     that layer goes on at a unit that needs none before it in its layer, or at a keyframe.
 
     A keyframe that is not an IDR picture may have *leading* pictures: they are sent after it, shown before it, and may
-    need pictures from before it. They are refused where the stream was joined at that keyframe.
+    need pictures from before it. They are refused where the stream, or its present decoder, was joined there.
 
 Owner: the worker that has the stream's turn.
 """
@@ -52,6 +52,10 @@ class DecodingOrder:
         self.needs_keyframe = True
         self.why = why or "a frame is missing or broken"
         self._refreshing = 0
+
+    def changes_decoder(self, keyframe: AccessUnit) -> None:
+        """Note that a new decoder begins at the latest unit: leading pictures of it lack pictures from before it."""
+        self._is_joined_at_leading = keyframe.may_lead
 
     def second_field(self) -> Step:
         """Return the treatment of a unit that completes the picture of the latest one: the same."""

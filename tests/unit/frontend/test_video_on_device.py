@@ -1,0 +1,225 @@
+"""Sessions of video for a model on a GPU: each frame is answered once, in order, with its own picture."""
+
+import numpy as np
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS
+from forebay_server.service.frontend.frames.video.substitute import ASK_AGAIN_NS
+from tests.support.device_video import Gpu
+from tests.support.front_end import SessionHarness
+from tests.support.videos import clip, level, parameter_sets
+
+ENCODINGS = {"h264": pb.ENCODING_H264, "hevc": pb.ENCODING_H265}
+GOP = 4
+START = b"\0\0\1"
+
+
+class Stream:
+    """A stream of a model on a simulated GPU: `send` sends units and lets each end."""
+
+    def __init__(self, codec="h264", **fields):
+        self.gpu = Gpu()
+        fields = {"delivery": pb.DELIVERY_EVERY, **fields}
+        self.harness = SessionHarness(encoding=ENCODINGS[codec], gpu=self.gpu, permits=64, **fields)
+        self.harness.version.is_ordered = False
+        self._sent = []
+
+    def send(self, units):
+        for unit in units:
+            self._sent.append(unit)
+            self.harness.send(len(self._sent), payload=unit.data)
+            self.harness.settle()
+
+    def wait_for_decoder(self):
+        self.gpu.codecs.store.join()
+
+    def end(self):
+        """End the stream in order; return the words of its results."""
+        self.harness.session.stop_reading()
+        self.harness.settle()
+        assert [seq for seq, _ in self.harness.codes] == list(range(1, len(self._sent) + 1))
+        for unit, result in zip(self._sent, self.harness.results, strict=True):
+            if result.status.code == pb.STATUS_OK:
+                grey = float(np.frombuffer(result.tensors[0].data, np.uint8).mean())
+                assert grey == pytest.approx(level(unit.shown), abs=3), unit.shown
+        return [word for _, word in self.harness.codes]
+
+    def close(self):
+        """Close the session, and everything of the device."""
+        self.harness.session.abandon()
+        ended = []
+        self.harness.session.call_at_rest(lambda: ended.append("at rest"))
+        assert not ended, "a worker frees the device's memory, and not the event loop"
+        while self.harness.pool.run_one():
+            pass
+        self.harness.sink.drain()
+        assert ended == ["at rest"]
+        self.wait_for_decoder()
+        for decoder in self.gpu.decoders:
+            decoder.close()
+        self.gpu.device.close()  # fails if anything is left
+        assert not self.harness.version.arena.leases
+
+    @property
+    def streams_of_decoders(self):
+        return [decoder.streams for decoder in self.gpu.decoders]
+
+
+def without_sets(units, codec="h264"):
+    """The units with no parameter sets in them."""
+    sets = [part for unit in units[:1] for part in parameter_sets(unit, codec).split(START)[1:]]
+    found = []
+    for unit in units:
+        data = unit.data
+        for each in sets:
+            data = data.replace(START + each, b"")
+        found.append(type(unit)(data, unit.shown, unit.is_keyframe))
+    assert not any(parameter_sets(unit, codec) for unit in found)
+    return found
+
+
+@pytest.mark.parametrize("codec", ENCODINGS)
+def test_parameter_sets_that_come_only_once_are_known_to_the_decoder_that_joins_later(codec):
+    units = clip(3 * GOP, codec, gop=GOP)
+    stream = Stream(codec)
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(without_sets(units, codec)[GOP:])
+    assert stream.end() == ["OK"] * len(units)
+    assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+@pytest.mark.parametrize("codec", ENCODINGS)
+def test_parameter_sets_of_the_opening_are_known_to_each_decoder(codec):
+    units = clip(3 * GOP, codec, gop=GOP)
+    stream = Stream(codec, parameter_sets=parameter_sets(units[0], codec))
+    bare = without_sets(units, codec)
+    stream.send(bare[:GOP])
+    stream.wait_for_decoder()
+    stream.send(bare[GOP:])
+    assert stream.end() == ["OK"] * len(units)
+    assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+@pytest.mark.parametrize("params", ["cabac=1", "sps-id=3"])
+def test_parameter_sets_that_changed_on_the_way_are_the_ones_that_count(params):
+    first, second = clip(2 * GOP, gop=GOP), clip(4 * GOP, gop=GOP, params=params)
+    stream = Stream(parameter_sets=parameter_sets(first[0]))
+    stream.gpu.error = DeviceMemoryError("no memory")
+    stream.send(first)
+    stream.send(second[:GOP])
+    stream.wait_for_decoder()
+    stream.gpu.error = None
+    stream.harness.clock.advance(RETRY_AFTER_NS)
+    bare = without_sets(second)
+    stream.send(bare[GOP : 2 * GOP])  # orders a decoder
+    stream.wait_for_decoder()
+    stream.send(bare[2 * GOP :])
+    assert stream.end() == ["OK"] * 6 * GOP
+    assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+@pytest.mark.parametrize("params", ["cabac=1", "sps-id=3"])
+def test_a_decoder_of_the_device_takes_new_parameter_sets(params):
+    first, second = clip(2 * GOP, gop=GOP), clip(2 * GOP, gop=GOP, params=params)
+    stream = Stream()
+    stream.send(first[:GOP])
+    stream.wait_for_decoder()
+    stream.send(first[GOP:])
+    stream.send(second)
+    assert stream.end() == ["OK"] * 4 * GOP
+    assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+@pytest.mark.parametrize("codec", ENCODINGS)
+def test_pictures_that_are_held_back_are_shown_before_the_decoder_changes(codec):
+    first, second = clip(12, codec, gop=6, bframes=2), clip(12, codec, gop=6, bframes=2, size=(128, 96))
+    stream = Stream(codec)
+    stream.gpu.error = DeviceMemoryError("no memory")
+    stream.send(first)
+    stream.send(second)
+    assert stream.end() == ["OK"] * 24
+    stream.close()
+
+
+def test_leading_pictures_of_the_keyframe_at_which_the_decoder_changes_are_refused():
+    units = clip(24, "hevc", gop=8, bframes=2, params="open-gop=1")
+    kinds = [unit.data[unit.data.rindex(START) + 3] >> 1 & 63 for unit in units]
+    keyframe = kinds.index(21, 1)
+    following = next(number for number in range(keyframe + 1, 24) if kinds[number] not in {8, 9})
+    leading = following - keyframe - 1
+    assert leading
+    stream = Stream("hevc")
+    stream.send(units[:keyframe])
+    stream.wait_for_decoder()
+    stream.send(units[keyframe:following])
+    words = stream.end()
+    assert words == ["OK"] * (keyframe + 1) + ["NEEDS_KEYFRAME"] * leading
+    assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+def test_a_stream_that_the_device_refuses_is_decoded_by_the_cpu_without_the_loss_of_a_frame():
+    units = clip(6 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    (decoder,) = stream.gpu.decoders
+    decoder.is_refusing = True
+    stream.send(units[GOP : 3 * GOP])
+    assert decoder.refused == 1
+    stream.harness.clock.advance(ASK_AGAIN_NS)
+    stream.send(units[3 * GOP : 4 * GOP])
+    assert decoder.refused == 2
+    decoder.is_refusing = False
+    stream.harness.clock.advance(ASK_AGAIN_NS)
+    stream.send(units[4 * GOP :])
+    assert stream.end() == ["OK"] * 6 * GOP
+    assert decoder.streams == 1
+    stream.close()
+
+
+def test_a_damaged_keyframe_leaves_the_stream_to_the_device():
+    units = clip(5 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(units[GOP : 2 * GOP])
+    broken = type(units[0])(units[0].data[:-30] + stream.gpu.decoders[0].BROKEN, units[2 * GOP].shown, is_keyframe=True)
+    stream.send([broken, *units[2 * GOP + 1 :]])
+    words = stream.end()
+    assert words == ["OK"] * 2 * GOP + ["INVALID"] + ["NEEDS_KEYFRAME"] * (GOP - 1) + ["OK"] * 2 * GOP
+    assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+@pytest.mark.parametrize("is_on_device", [False, True])
+def test_a_stream_that_ends_while_its_picture_is_written_ends_in_order(is_on_device):
+    units = clip(3 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(units[:GOP])
+    if is_on_device:
+        stream.wait_for_decoder()
+    stream.send(units[GOP : 2 * GOP])
+    stream.harness.version.arena.on_write = stream.harness.session.abandon
+    stream.harness.send(2 * GOP + 1, payload=units[2 * GOP].data)
+    stream.harness.settle()
+    stream.close()
+
+
+def test_a_stream_of_another_kind_gets_a_decoder_once_it_is_of_the_usual_one():
+    deep, usual = clip(GOP, gop=GOP, pixel_format="yuv420p10le"), clip(3 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(deep)
+    stream.send(usual[:GOP])
+    stream.wait_for_decoder()
+    stream.send(usual[GOP:])
+    assert stream.end() == ["OK"] * 4 * GOP
+    assert stream.streams_of_decoders == [1]
+    stream.close()
