@@ -142,9 +142,9 @@ class Simulation:
         self._close(number)
         self._arrive(now_ns)
 
-    def _open(self, stream: Stream, balancer: Balancer, now_ns: int) -> None:
+    def _open(self, stream: Stream, balancer: Balancer, now_ns: int, left: Server | None = None) -> None:
         self._placed += 1
-        self._place[stream.number] = stream, balancer, balancer.place(stream, now_ns)
+        self._place[stream.number] = stream, balancer, balancer.place(stream, now_ns, left)
 
     def _close(self, number: int) -> tuple[Stream, Balancer]:
         stream, balancer, server = self._place.pop(number)
@@ -152,17 +152,17 @@ class Simulation:
         balancer.ended(server)
         return stream, balancer
 
-    def _move(self, stream: Stream, balancer: Balancer, now_ns: int) -> None:
+    def _move(self, stream: Stream, balancer: Balancer, now_ns: int, left: Server | None = None) -> None:
         stream.moves += 1
         self._moves_in[stream.number, now_ns // HOUR_NS] += 1
-        self._at(now_ns + REOPENING_NS, lambda at_ns: self._open(stream, balancer, at_ns))
+        self._at(now_ns + REOPENING_NS, lambda at_ns: self._open(stream, balancer, at_ns, left))
 
     def _look(self, server: Server, now_ns: int) -> None:
         for asked in server.look(now_ns):
             _, balancer, _ = self._place[asked.number]
             balancer.going(server, now_ns)
             self._moved_in[now_ns // HOUR_NS] += 1
-            self._move(*self._close(asked.number), now_ns)
+            self._move(*self._close(asked.number), now_ns, server)
         self._at(now_ns + SECOND_NS, partial(self._look, server))
 
     def _fail(self, now_ns: int) -> None:

@@ -130,14 +130,17 @@ class Addresses:
         kept = {address: record for address, record in self._records.items() if record.calls}
         self._records = kept | {address: self._records.get(address, _Record()) for address in self._current}
 
-    def choose(self, now_ns: int, avoid: Collection[Address] = ()) -> Address:
+    def choose(self, now_ns: int, avoid: Collection[Address] = (), wanted: Address | None = None) -> Address:
         """Return the server for the next call, and count the call.
 
         Args:
             now_ns: the current time.
             avoid: servers that this stream should not get; ignored if there is no other.
+            wanted: the server for it, left out or not, if it may be chosen.
         """
         candidates = self._ready(now_ns, avoid) or [each for each in self._current if each not in avoid]
+        if wanted is not None and wanted in self._current and wanted not in avoid:
+            candidates = [wanted]
         address = self._lighter_of_two(candidates or list(self._current))
         self._records[address].calls += 1
         return address

@@ -5,6 +5,7 @@ Not in `assembly`: a front-end process imports that, and nothing that opens or l
 Thread: the event loop's.
 """
 
+import math
 from collections.abc import Callable
 
 from forebay_server.service.assembly import ControlRpcs, StreamControl
@@ -20,6 +21,7 @@ from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
 from forebay_server.service.journal.streams import Why
+from forebay_server.service.load.overload import Wish
 from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.settings import ServeSettings
@@ -55,8 +57,9 @@ def own_streams(settings: ServeSettings) -> StreamControl:
     grace_ms = int(settings.drain_grace_s * 1000)
 
     def make(frames: FramesServicer, inference: InferenceServicer) -> StreamRpcs:
-        return StreamRpcs(
-            lambda: frames.listing(len(inference.streams)), lambda count: frames.move(count, grace_ms, Why.OPERATOR)
-        )
+        def move(count: int) -> int:
+            return frames.move(Wish(count, math.inf), grace_ms, Why.OPERATOR)
+
+        return StreamRpcs(lambda: frames.listing(len(inference.streams)), move)
 
     return make

@@ -166,7 +166,7 @@ class NotReadyError(ServiceError):
 
 
 class AskedToLeaveError(ServiceError):
-    """The stream was asked to go to another server, and comes straight back: try again elsewhere."""
+    """A stream of another server, or one that was asked to go there, comes while there is no room: try elsewhere."""
 
     outcome = Outcome.UNAVAILABLE
     scope = "session"

@@ -23,6 +23,7 @@ from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.frontend.tls import check_certificates
 from forebay_server.service.journal.streams import Why
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
+from forebay_server.service.load.meter import Load
 from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.memory import limited_bytes
@@ -103,10 +104,8 @@ class Server:
             self.registry.all,
             self.frames.totals,
             self.front_end.stream_numbers,
-            lambda count, by_chance: self.frames.move(
-                count, int(settings.drain_grace_s * 1000), Why.OVERLOAD, by_chance=by_chance
-            ),
-            self.front_end.load_reports.publish,
+            lambda wish: self.frames.move(wish, int(settings.drain_grace_s * 1000), Why.OVERLOAD),
+            self._publish_load,
             self.clock,
             is_on=settings.move_streams,
         )
@@ -164,6 +163,10 @@ class Server:
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """Handle a request to stop: drain, or, at a second request, end the process at once. Thread: the loop's."""
         self.life.stop(signal_number)
+
+    def _publish_load(self, load: Load) -> None:
+        self.frames.door.has_room = load.has_room
+        self.front_end.load_reports.publish(load)
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
         """Publish a model's health, and the server's, which may depend on it. Thread: any."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from forebay.client.channel import StreamCall
 
 LEAST_ATTEMPT_S = 1.0  # for one of several servers to answer Open
+ATTEMPT_KEY = "forebay-attempt"
+MOST_SENT_ON = 3
+"""Attempts that servers with too much to do may send on; the next one they take."""
 
 
 class Pace(NamedTuple):
@@ -37,6 +40,8 @@ class Route:
         self._servers = servers
         self._address: Address | None = None  # of the latest call's server
         self._refusals: dict[Address, CallEnd] = {}  # since the stream was last open
+        self._attempts = 0  # in the same time
+        self._left: Address | None = None  # the server that asked the stream to go elsewhere, until it is open again
 
     @property
     def address(self) -> str:
@@ -54,13 +59,24 @@ class Route:
         return connect_timeout_s if count == 1 else max(LEAST_ATTEMPT_S, connect_timeout_s / (count + 1))
 
     async def call(self, metadata: Metadata) -> "StreamCall":
-        """Start the next call. Raises OSError: a certificate file cannot be read."""
-        call, self._address = await self._servers.call(metadata, self._refusals)
+        """Start the next call. Raises OSError: a certificate file cannot be read.
+
+        Where every server has too much to do, the one that asked the stream to go gets it back: none gets more then.
+        """
+        self._attempts += 1
+        attempt, wanted = self._attempts, None
+        if self._servers.count > 1 or attempt > 1:  # else there is no other server that would take it
+            if attempt > 1 and not self._servers.has_ready(self._refusals):
+                attempt = MOST_SENT_ON + attempt
+            wanted = self._left if attempt > MOST_SENT_ON else None
+            metadata = (*metadata, (ATTEMPT_KEY, str(attempt)))
+        call, self._address = await self._servers.call(metadata, self._refusals, wanted)
         return call
 
     def opened(self) -> None:
         """Record that the server opened the stream."""
         self._refusals.clear()
+        self._attempts, self._left = 0, None
         if self._address is not None:
             self._servers.opened(self._address)
 
@@ -75,6 +91,7 @@ class Route:
             self._servers.going(self._address, "it is going away")
         if self._address is not None and reason == wire.Reconnect.REASON_ELSEWHERE:
             self._servers.going(self._address, "it has too much to do")
+            self._left = self._address
         if reason != wire.Reconnect.REASON_DRAIN:
             self._servers.leave(call)
 
@@ -91,6 +108,8 @@ class Route:
                 raise StreamRefusedError(end.code, end.reason)
         elif self._address is not None and step is NextStep.RETRY:
             self._servers.failed(self._address, end.words, end.hint_ms)
+            if self._address == self._left:  # it does not take the stream back, or has gone
+                self._left = None
         if self._servers.has_ready(self._refusals):
             return Pace(was_open and step is NextStep.RETRY, 0)
         return Pace(step is not NextStep.REOPEN, end.hint_ms)

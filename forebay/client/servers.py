@@ -56,14 +56,21 @@ class Servers:
         """The number of servers, as far as they are known."""
         return max(len(self._entries), len(self._addresses.current))
 
-    async def call(self, metadata: Metadata = (), avoid: Collection[Address] = ()) -> tuple["StreamCall", Address]:
+    async def call(
+        self, metadata: Metadata = (), avoid: Collection[Address] = (), wanted: Address | None = None
+    ) -> tuple["StreamCall", Address]:
         """Start a stream's call on one of the servers; it fails fast if the server cannot be reached.
+
+        Args:
+            metadata: of the call.
+            avoid: servers that the stream should not get.
+            wanted: the server that it should get, if it is one of those and not one to avoid.
 
         Raises:
             OSError: a certificate file cannot be read.
         """
         await self._look_up()
-        address = self._addresses.choose(self._clock.now_ns(), avoid)
+        address = self._addresses.choose(self._clock.now_ns(), avoid, wanted)
         try:
             call = self._holder(address).call(metadata)
         except BaseException:

@@ -48,6 +48,7 @@ from forebay_server.service.journal.statistics import CountingSink
 from forebay_server.service.journal.streams import Why
 from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.meter import Load
+from forebay_server.service.load.overload import Wish
 from forebay_server.service.log import set_level
 from forebay_server.service.models.request_memory import unbound_bytes
 from forebay_server.service.models.served import ServedVersion
@@ -83,7 +84,7 @@ class Listener(Protocol):
         """This process has so many more streams than the others."""
         ...
 
-    def move(self, count: int, why: Why, *, by_chance: bool) -> None:
+    def move(self, wish: Wish, why: Why) -> None:
         """So many streams are to go to other servers."""
         ...
 
@@ -252,9 +253,9 @@ class EnginePeer(OfGroup):
             case StreamsWanted():
                 self._talk.send(StreamsListed(self._listener.listing()))
             case MoveStreams(why=Why.UNEVEN):
-                self._listener.rebalance(message.count)
+                self._listener.rebalance(message.wish.count)
             case MoveStreams():
-                self._listener.move(message.count, message.why, by_chance=message.by_chance)
+                self._listener.move(message.wish, message.why)
             case LoadNow():
                 self._listener.publish(message.load)
             case LookAt() if self._shipper is not None:

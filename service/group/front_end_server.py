@@ -36,6 +36,7 @@ from forebay_server.service.journal.streams import Why
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.load.listing import NO_STREAMS, Listing
 from forebay_server.service.load.meter import Load
+from forebay_server.service.load.overload import Wish
 from forebay_server.service.models.memory import limited_bytes
 from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.region_watch import RegionWatch
@@ -217,7 +218,7 @@ class FrontEndServer:
                 len(parts.frames.streams),
             ),
             parts.frames.totals(),
-            tuple(parts.frames.heaviest()) if self.settings.move_streams else (),
+            tuple(parts.frames.weights()) if self.settings.move_streams else (),
         )
 
     def changed(self, name: str, *, is_serving: bool) -> None:
@@ -235,10 +236,10 @@ class FrontEndServer:
         if self.parts is not None:
             self.parts.frames.rebalance(count, int(self.settings.drain_grace_s * 1000))
 
-    def move(self, count: int, why: Why, *, by_chance: bool) -> None:
+    def move(self, wish: Wish, why: Why) -> None:
         """Ask some streams to go to other servers."""
         if self.parts is not None:
-            self.parts.frames.move(count, int(self.settings.drain_grace_s * 1000), why, by_chance=by_chance)
+            self.parts.frames.move(wish, int(self.settings.drain_grace_s * 1000), why)
 
     def listing(self) -> Listing:
         """Return the open streams of this process."""
@@ -247,6 +248,7 @@ class FrontEndServer:
     def publish(self, load: Load) -> None:
         """Report the load of the group."""
         if self.parts is not None:
+            self.parts.frames.door.has_room = load.has_room
             self.parts.front_end.load_reports.publish(load)
 
     def lost(self) -> None:

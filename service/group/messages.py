@@ -32,9 +32,11 @@ from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Counts, Successes
 from forebay_server.service.journal.streams import StreamNumbers, Why
+from forebay_server.service.load.choice import Weight
 from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.load.moving import FrameTotals
+from forebay_server.service.load.overload import Wish
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.observe.gauges import VersionGauges
 
@@ -147,14 +149,12 @@ class MoveStreams:
     """Ask some streams to reconnect.
 
     Attributes:
-        count: of them.
+        wish: how many, and which. None of them: others are asked.
         why: UNEVEN for those that go to the front-end processes with fewer streams; else to other servers.
-        by_chance: draw them; else the heaviest go first.
     """
 
-    count: int
+    wish: Wish
     why: Why
-    by_chance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +312,7 @@ class FrontEndNumbers:
         streams: numbers of streams.
         process: the process itself; None for the counts of those that have ended.
         frames: totals of frames.
-        heaviest: weights of the streams that can go to other servers, those that are asked first.
+        weights: of the streams that can go to other servers, the heaviest first.
     """
 
     reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
@@ -324,7 +324,7 @@ class FrontEndNumbers:
     streams: StreamNumbers = field(default_factory=StreamNumbers)
     process: ProcessNumbers | None = None
     frames: FrameTotals = field(default_factory=FrameTotals)
-    heaviest: tuple[tuple[bool, float], ...] = ()
+    weights: tuple[Weight, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,9 @@ Owner: the event loop's thread, except where a method says otherwise.
 
 import asyncio
 import itertools
-import random
+import math
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -50,6 +49,7 @@ from forebay_server.service.journal.streams import Why
 from forebay_server.service.load.listing import Listing, movable_by_process, together
 from forebay_server.service.load.meter import Load
 from forebay_server.service.load.moving import share_out
+from forebay_server.service.load.overload import NOTHING, Wish
 from forebay_server.service.log import least_level
 from forebay_server.service.model_side import ModelSide
 from forebay_server.service.models.version import ModelVersion
@@ -309,16 +309,12 @@ class Peers:
     def move_streams(self, front_end: int, count: int) -> None:
         """Have a front-end process ask some of its streams to reconnect."""
         for peer in self._of(front_end):
-            peer.talk.send(MoveStreams(count, Why.UNEVEN))
+            peer.talk.send(MoveStreams(Wish(count), Why.UNEVEN))
 
-    def move_elsewhere(self, count: int, by_chance: bool) -> int:  # noqa: FBT001 - as `Moving` calls it
+    def move_elsewhere(self, wish: Wish) -> int:
         """Have front-end processes ask streams to go to other servers; return how many are asked."""
-        heaviest = {peer.front_end: peer.receiver.numbers.heaviest for peer in self._welcome_ones()}
-        if by_chance:  # `MOST_WEIGHTS` of a process at most count
-            every = [front_end for front_end, weights in heaviest.items() for _ in weights]
-            drawn = Counter(random.sample(every, min(count, len(every))))
-            return self._ask(drawn, Why.OVERLOAD, by_chance=True)
-        return self._ask(share_out(count, heaviest.items()), Why.OVERLOAD)
+        weights = {peer.front_end: peer.receiver.numbers.weights for peer in self._welcome_ones()}
+        return self._ask(share_out(wish, weights), Why.OVERLOAD)
 
     async def list_streams(self) -> Listing:
         """Return the open streams of the front-end processes that answer within `COUNTS_TIMEOUT_S`."""
@@ -330,13 +326,12 @@ class Peers:
     async def move_by_operator(self, count: int) -> int:
         """Have front-end processes ask streams to go to other servers, as an operator wants; return how many are."""
         listing = await self.list_streams()
-        return self._ask(share_out(count, movable_by_process(listing).items()), Why.OPERATOR)
+        return self._ask(share_out(Wish(count, math.inf), movable_by_process(listing)), Why.OPERATOR)
 
-    def _ask(self, shares: Mapping[int, int], why: Why, *, by_chance: bool = False) -> int:
-        for front_end, share in shares.items():
-            for peer in self._of(front_end):
-                peer.talk.send(MoveStreams(share, why, by_chance))
-        return sum(shares.values())
+    def _ask(self, shares: Mapping[int, Wish], why: Why) -> int:
+        for peer in self._welcome_ones():  # those that ask none send those on that come back to them
+            peer.talk.send(MoveStreams(shares.get(peer.front_end, NOTHING), why))
+        return sum(share.count for share in shares.values())
 
     def publish(self, load: Load) -> None:
         """Have front-end processes report the load of the group. Those that do not read are not told."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-OPENED_HOW = NEW, RESUMED = "new", "resumed"
+OPENED_HOW = NEW, RESUMED, UNWANTED = "new", "resumed", "unwanted"
 REFUSED_WHY = DRAIN, LIMIT, ASKED = "drain", "limit", "asked"
 
 
@@ -29,7 +29,8 @@ class StreamNumbers:
 
     Attributes:
         inference: open streams of the Open Inference Protocol.
-        opened: streams so far, by `OPENED_HOW`: `resumed` are those of clients that had one before.
+        opened: streams so far, by `OPENED_HOW`: `resumed` are those of clients that had one before, `unwanted` those of
+            them that came while the server had too much to do, and that no other had taken.
         refused: streams so far, by `REFUSED_WHY`.
         asked_to_leave: streams that were asked to reconnect so far, by `LEAVING_WHY`.
         is_draining: whether the server has been asked to stop.

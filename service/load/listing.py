@@ -5,6 +5,8 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from forebay_server.service.load.choice import Weight
+
 MOST_LISTED = 1000
 """Lines of a list: some 100 KB on the wire and 3 ms of the event loop."""
 
@@ -78,9 +80,9 @@ def together(listings: Mapping[int, Listing]) -> Listing:
     )
 
 
-def movable_by_process(listing: Listing) -> dict[int, list[tuple[bool, float]]]:
-    """Return whether it has state, and the load, of each movable stream of each front-end process, in their order."""
-    found: dict[int, list[tuple[bool, float]]] = {}
+def movable_by_process(listing: Listing) -> dict[int, list[Weight]]:
+    """Return the weights of the movable streams of each front-end process, in their order."""
+    found: dict[int, list[Weight]] = {}
     for line in listing.streams:
         if line.placement is Placement.MOVABLE:
             found.setdefault(line.front_end, []).append((line.has_state, line.load))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 BUSY = 0.85
 """Of the busiest model's instances: beyond this, waiting times grow faster than the load."""
 NOT_IN_TIME = 0.01
+MOST_MISSED = 0.9  # share of the frames not in time, where it says how much is offered
 
 
 class Totals(NamedTuple):
@@ -39,17 +40,21 @@ class Load:
         not_in_time: share of the frames that ended.
         requests_per_s: frames and requests that ended.
         failures_per_s: of these, those that the server failed on.
+        instances: of the busiest model.
+        has_room: whether streams of other servers are welcome.
     """
 
     busy: float = 0.0
     not_in_time: float = 0.0
     requests_per_s: float = 0.0
     failures_per_s: float = 0.0
+    instances: int = 1
+    has_room: bool = True
 
     @property
-    def is_over(self) -> bool:
-        """Whether this is more than the server should have."""
-        return self.busy > BUSY or self.not_in_time > NOT_IN_TIME
+    def offered(self) -> float:
+        """The share of its capacity that the server is asked for: frames that are not in time were too many."""
+        return self.utilization / (1 - min(self.not_in_time, MOST_MISSED))
 
     @property
     def utilization(self) -> float:
@@ -72,13 +77,15 @@ class LoadMeter:
         spent_ns = now_ns - then_ns
         frames = totals.frames - before.frames
         busy = [
-            (execute_ns - before.execute_ns[version][0]) / (instances * spent_ns)
+            ((execute_ns - before.execute_ns[version][0]) / (instances * spent_ns), instances)
             for version, (execute_ns, instances) in totals.execute_ns.items()
             if version in before.execute_ns and instances
         ]
+        busiest, instances = max(busy, default=(0.0, 1))
         return Load(
-            max(0.0, *busy) if busy else 0.0,
+            max(0.0, busiest),
             max(0, totals.not_in_time - before.not_in_time) / frames if frames > 0 else 0.0,
             max(0, totals.requests - before.requests) * 1e9 / spent_ns,
             max(0, totals.failures - before.failures) * 1e9 / spent_ns,
+            instances,
         )

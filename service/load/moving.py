@@ -3,7 +3,9 @@
 Owner: the event loop's thread.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, NamedTuple, Protocol
 
 import structlog
@@ -11,11 +13,14 @@ import structlog
 from forebay_server.service.clock import Clock
 from forebay_server.service.every_second import EverySecond
 from forebay_server.service.journal.statistics import VersionStatistics
-from forebay_server.service.journal.streams import RESUMED, StreamNumbers, Why
+from forebay_server.service.journal.streams import UNWANTED, StreamNumbers
+from forebay_server.service.load.choice import Weight, chosen
 from forebay_server.service.load.meter import Load, LoadMeter, Totals
-from forebay_server.service.load.overload import Overload
+from forebay_server.service.load.overload import NOTHING, Overload, Wish
 
 log = structlog.get_logger(__name__)
+
+SHARED_SLACK = 1.1  # a load that was sent a moment ago may be a little higher now
 
 
 class Version(Protocol):
@@ -52,7 +57,8 @@ class Moving(EverySecond):
         versions: returns those that serve.
         frames: returns the totals of streams.
         numbers: returns the numbers of streams.
-        ask: asks so many streams to go elsewhere, the heaviest first, or by chance; returns how many could be asked.
+        ask: asks streams to go elsewhere, whose load together is the wish's surplus, in instances; returns how many
+            could be asked.
         publish: called with the load, once a second.
         clock: source of monotonic nanoseconds.
         is_on: whether streams are asked.
@@ -69,7 +75,7 @@ class Moving(EverySecond):
         versions: Callable[[], Iterable[Version]],
         frames: Callable[[], FrameTotals],
         numbers: Callable[[], StreamNumbers],
-        ask: Callable[[int, bool], int],
+        ask: Callable[[Wish], int],
         publish: Callable[[Load], None],
         clock: Clock,
         *,
@@ -91,17 +97,21 @@ class Moving(EverySecond):
     def look(self) -> None:
         """Read, publish and decide once."""
         now_ns, frames = self._clock.now_ns(), self._frames()
-        self.load = load = self._meter.read(now_ns, self._totals(frames))
+        load = self._meter.read(now_ns, self._totals(frames))
+        if self._is_on:
+            load = self._decide(now_ns, load, frames.streams)
+        self.load = load
         self._publish(load)
-        if not self._is_on:
-            return
-        came = _came(self._numbers())
-        count = self._overload.decide(now_ns, is_over=load.is_over, streams=frames.streams, came=came)
-        if count:
-            asked = self._ask(count, self._overload.is_futile)
-            self._overload.asked(asked, came)
+
+    def _decide(self, now_ns: int, load: Load, streams: int) -> Load:
+        unwanted = self._numbers().opened.get(UNWANTED, 0)
+        wish = self._overload.decide(now_ns, utilization=load.offered, streams=streams, unwanted=unwanted)
+        if wish.count:
+            asked = self._ask(replace(wish, surplus=wish.surplus * load.instances))
+            self._overload.asked(asked, unwanted)
             text = "too much to do: streams are asked to go to other servers"
             log.info(text, asked=asked, busy=round(load.busy, 2), not_in_time=round(load.not_in_time, 3))
+        return replace(load, has_room=self._overload.has_room)
 
     def _totals(self, frames: FrameTotals) -> Totals:
         execute_ns: dict[object, tuple[int, int]] = {}
@@ -115,21 +125,19 @@ class Moving(EverySecond):
         return Totals(execute_ns, frames.ended, frames.not_in_time, requests, failures)
 
 
-def _came(numbers: StreamNumbers) -> int:
-    """Return how many streams came resumed that this server had not asked for another reason than its load."""
-    others = sum(count for why, count in numbers.asked_to_leave.items() if why != Why.OVERLOAD.value)
-    return numbers.opened.get(RESUMED, 0) - others
-
-
-def share_out(count: int, streams: Iterable[tuple[int, Iterable[tuple[bool, float]]]]) -> dict[int, int]:
-    """Return how many streams each front-end process asks, so that all together ask the first `count`.
+def share_out(wish: Wish, streams: Mapping[int, Sequence[Weight]]) -> dict[int, Wish]:
+    """Return the wish to each front-end process, so that all together ask those that one process would.
 
     Args:
-        count: of all processes.
-        streams: of each process: its number, and (whether it has state, load) of its streams in the order of asking.
+        wish: to all processes.
+        streams: the weights of each process's streams that can be asked, by its number.
     """
-    every = sorted((has_state, -load, process) for process, each in streams for has_state, load in each)
-    shares: dict[int, int] = {}
-    for _, _, process in every[:count]:
-        shares[process] = shares.get(process, 0) + 1
+    every = [(process, weight) for process, weights in streams.items() for weight in weights]
+    shares: dict[int, Wish] = {}
+    for place in chosen([weight for _, weight in every], wish.count, wish.surplus):
+        process, (_, load) = every[place]
+        share = shares.get(process, NOTHING)
+        surplus = share.surplus + load * SHARED_SLACK
+        surplus = math.inf if math.isinf(wish.surplus) else surplus
+        shares[process] = Wish(share.count + 1, surplus)
     return shares

@@ -25,12 +25,13 @@ REQUEST = request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8))
 OPENING = pb.ClientMessage(open=open_message())
 
 
-async def answer_to(address, path, message):
+async def answer_to(address, path, message, metadata=()):
     """The frames with which a server answers a call that half-closes: (kind, flags, payload) of each on its stream."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(h.PREFACE + h.frame(h.SETTINGS, 0, 0, READABLE))
-    writer.write(h.frame(h.HEADERS, h.END_HEADERS, 1, h.call(path)))
+    own = (h.field(name, value) for name, value in metadata)
+    writer.write(h.frame(h.HEADERS, h.END_HEADERS, 1, h.call(path, *own)))
     writer.write(h.frame(h.DATA, h.END_STREAM, 1, h.message(message.SerializeToString())))
     frames = []
     async with asyncio.timeout(HANG_GUARD_S):

@@ -10,8 +10,9 @@ from forebay.wire import frames_pb2 as pb
 from forebay.wire import orca_load_report_pb2, orca_pb2
 from forebay_server.service.frontend.frames.track_request import TrackRequest
 from forebay_server.service.frontend.load_reports import TRAILER
+from forebay_server.service.journal.streams import OPENED_HOW
 from forebay_server.service.load.meter import Load
-from forebay_server.service.load.overload import SETTLED_NS
+from forebay_server.service.load.overload import SETTLED_NS, Wish
 from forebay_server.service.tracks.settings import TrackSettings
 from tests.rpc.test_elsewhere import FRAMES, INFER, REQUEST, answer_to, is_for_elsewhere
 from tests.rpc.test_inference_statistics import get, samples
@@ -47,15 +48,15 @@ async def test_streams_are_asked_the_heaviest_first_and_those_that_came_from_els
         ]
         by_name = {stream.session.config.stream_id: stream for stream in frames.streams}
         by_name["heavy"].load, by_name["came"].load = 0.5, 0.9
-        assert frames.heaviest() == [(False, 0.5), (False, 0.0)]
+        assert frames.weights() == [(False, 0.5), (False, 0.0)]
         by_name["came"].call.opened_ns -= SETTLED_NS
-        assert frames.heaviest() == [(False, 0.9), (False, 0.5), (False, 0.0)]
+        assert frames.weights() == [(False, 0.9), (False, 0.5), (False, 0.0)]
         config = by_name["heavy"].session.config
         by_name["heavy"].session.config = replace(config, tracks=TrackRequest(TrackSettings(), 0.1, b""))
-        assert frames.heaviest() == [(False, 0.9), (False, 0.0), (True, 0.5)]
+        assert frames.weights() == [(False, 0.9), (False, 0.0), (True, 0.5)]
         by_name["heavy"].session.config = config
         await running.told()
-        assert moving_of(running)._ask(2, False) == 2
+        assert moving_of(running)._ask(Wish(2, 2.0)) == 2
         for stream in (came, heavy):
             message = await stream.receive()
             assert message.reconnect == pb.Reconnect(reason=pb.Reconnect.REASON_ELSEWHERE, grace_ms=5000)
@@ -71,36 +72,46 @@ async def test_streams_are_asked_the_heaviest_first_and_those_that_came_from_els
 
 
 @on_loop
-async def test_a_probe_asks_a_stream_that_is_drawn_by_chance(tmp_path):
-    async with real_server(simulated(tmp_path), move_streams=True, admin_address="127.0.0.1:0") as running:
-        streams = [await running.open(stream_id=str(index)) for index in range(3)]
-        await running.told()
-        assert moving_of(running)._ask(1, True) == 1
-        await running.told()
-        assert running.server.frames.asked_to_leave["overload"] == 1
-        for stream in streams:
-            await stream.half_close()
-            assert await stream.results() == []
-
-
-@on_loop
-async def test_a_stream_that_comes_straight_back_is_refused_once_and_for_elsewhere(tmp_path):
-    """A proxy that counts streams sends it back; where it knows another server, it then tries there."""
+async def test_streams_that_come_while_others_are_asked_to_go_are_sent_on_if_they_are_tried_again(tmp_path):
+    """A proxy that counts streams sends them back; it says which attempt a call is."""
     async with real_server(simulated(tmp_path), move_streams=True, admin_address="127.0.0.1:0") as running:
         stream = await running.open(stream_id="door")
         await running.told()
-        assert moving_of(running)._ask(1, False) == 1
+        assert moving_of(running)._ask(Wish(1, 1.0)) == 1
         assert (await stream.receive()).HasField("reconnect")
         await stream.half_close()
         assert await stream.results() == []
         again = pb.ClientMessage(open=open_message(stream_id="door", resume_from=2))
-        assert is_for_elsewhere(await answer_to(running.address, FRAMES, again))
-        other = await running.open(stream_id="yard", resume_from=2)
-        back = await running.open(stream_id="door", resume_from=2)
+        for key, attempt in [("x-envoy-attempt-count", "1"), ("forebay-attempt", "3")]:
+            assert is_for_elsewhere(await answer_to(running.address, FRAMES, again, ((key, attempt),)))
+        opened = [
+            await running.open(stream_id="new", metadata=(("x-envoy-attempt-count", "1"),)),
+            await running.open(stream_id="of a client that does not say", resume_from=2),
+            await running.open(stream_id="door", resume_from=2, metadata=(("x-envoy-attempt-count", "4"),)),
+        ]
         await running.told()
         _, text = await get(running.server.admin_address)
-        assert samples(text)['forebay_streams_refused_total{why="asked"}'] == 1
-        for each in (other, back):
+        assert samples(text)['forebay_streams_refused_total{why="asked"}'] == 2
+        for each in opened:
+            await each.half_close()
+            assert await each.results() == []
+
+
+@on_loop
+async def test_streams_that_come_to_a_server_without_room_are_sent_on_and_counted_when_they_are_taken(tmp_path):
+    async with real_server(simulated(tmp_path), move_streams=True, admin_address="127.0.0.1:0") as running:
+        moving_of(running).stop()
+        await publish(running, replace(LOAD, has_room=False))
+        came = pb.ClientMessage(open=open_message(stream_id="door", resume_from=2))
+        assert is_for_elsewhere(await answer_to(running.address, FRAMES, came, (("forebay-attempt", "1"),)))
+        taken = await running.open(stream_id="door", resume_from=2, metadata=(("forebay-attempt", "4"),))
+        await publish(running, LOAD)
+        welcome = await running.open(stream_id="yard", resume_from=2, metadata=(("forebay-attempt", "1"),))
+        await running.told()
+        _, text = await get(running.server.admin_address)
+        opened = {how: samples(text)[f'forebay_streams_opened_total{{how="{how}"}}'] for how in OPENED_HOW}
+        assert opened == {"new": 0, "resumed": 1, "unwanted": 1}
+        for each in (taken, welcome):
             await each.half_close()
             assert await each.results() == []
 

@@ -118,12 +118,12 @@ class Running:
         self.address = ready.address
         self.channel = channel
 
-    def stream(self):
-        return RawStream(self.channel)
+    def stream(self, metadata=None):
+        return RawStream(self.channel, metadata)
 
-    async def open(self, **fields):
+    async def open(self, metadata=None, **fields):
         """An open stream whose Opened has come."""
-        stream = self.stream()
+        stream = self.stream(metadata)
         await stream.send_open(**fields)
         message = await stream.receive()
         assert message is not None, await stream.status()

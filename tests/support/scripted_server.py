@@ -21,6 +21,7 @@ class ScriptedCall:
 
     Attributes:
         index: 0 for the first call that this server got.
+        metadata: that the client sent with it.
         peer: name of its connection.
         open: the client's Open, once `accept` has returned.
         seqs: of the frames read so far.
@@ -29,6 +30,7 @@ class ScriptedCall:
     def __init__(self, index, context):
         self.index = index
         self.context = context
+        self.metadata = context.invocation_metadata()
         self.peer = context.peer()  # of a call that has ended, grpc ends the process
         self.open = None
         self.seqs = []

@@ -1,7 +1,6 @@
 """forebay.v1.FrameInference: opens streams of frames, and says how their calls end. Thread: the event loop's."""
 
 import asyncio
-import heapq
 import itertools
 import random
 from collections import Counter
@@ -38,10 +37,12 @@ from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Ending, Journal, Origin
 from forebay_server.service.journal.pictures import PictureSlot
-from forebay_server.service.journal.streams import ASKED, DRAIN, LIMIT, NEW, RESUMED, Why
-from forebay_server.service.load.leavers import Leavers
+from forebay_server.service.journal.streams import ASKED, DRAIN, LIMIT, NEW, RESUMED, UNWANTED, Why
+from forebay_server.service.load.choice import Weight, chosen
+from forebay_server.service.load.door import Door, attempt_of
 from forebay_server.service.load.listing import Listing, listing_of
 from forebay_server.service.load.moving import FrameTotals
+from forebay_server.service.load.overload import Wish
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import CompletionSink, Delivery
 from forebay_server.service.settings import ServeSettings
@@ -97,7 +98,7 @@ class FramesServicer:
         self._admission = admission
         codecs = VideoCodecs(settings.video_decode, settings.max_image_pixels, settings.max_video_streams, clock)
         self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes, codecs)
-        self._leavers = Leavers()
+        self.door = Door()
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
 
@@ -132,29 +133,26 @@ class FramesServicer:
         for stream in random.sample(movable, min(count, len(movable))):
             stream.ask_to_leave(Why.UNEVEN, grace_ms, self._clock.now_ns())
 
-    def heaviest(self) -> list[tuple[bool, float]]:
-        """Return the weights of the streams that `move` would ask, in its order, at most `MOST_WEIGHTS`."""
-        return [stream.weight for stream in heapq.nsmallest(MOST_WEIGHTS, self._movable(), key=_turn)]
+    def weights(self) -> list[Weight]:
+        """Return the weights of streams that `move` can ask, heavy ones first, at most `MOST_WEIGHTS` of all sizes."""
+        weights = sorted((stream.weight for stream in self._movable()), key=lambda each: (each[0], -each[1]))
+        return weights[:: -(-len(weights) // MOST_WEIGHTS) or 1]
 
-    def move(self, count: int, grace_ms: int, why: Why, *, by_chance: bool = False) -> int:
-        """Ask some streams to go to other servers: the heaviest first, those with state last. Return how many.
+    def move(self, wish: Wish, grace_ms: int, why: Why) -> int:
+        """Ask some streams to go to other servers, as `choice` says. Return how many.
 
         Args:
-            count: of them; fewer are asked if fewer can go.
+            wish: which; its surplus is in shares of one instance's time.
             grace_ms: for each to half-close.
             why: OVERLOAD or OPERATOR.
-            by_chance: draw them instead.
         """
-        movable = self._movable(by_operator=why is Why.OPERATOR)
-        if by_chance:
-            asked = random.sample(movable, min(count, len(movable)))
-        else:
-            asked = heapq.nsmallest(count, movable, key=_turn)
         now_ns = self._clock.now_ns()
+        self.door.asked(now_ns)
+        movable = self._movable(by_operator=why is Why.OPERATOR)
+        weights = [stream.weight for stream in movable]
+        asked = [movable[place] for place in chosen(weights, wish.count, wish.surplus)]
         for stream in asked:
             stream.ask_to_leave(why, grace_ms, now_ns)
-            if stream.session is not None:
-                self._leavers.asked(stream.session.config.stream_id, now_ns)
         return len(asked)
 
     def listing(self, inference_streams: int) -> Listing:
@@ -230,7 +228,7 @@ class FramesServicer:
             if config is not None:
                 video = None
                 try:
-                    self._refuse_leaver(config)
+                    self._send_on(config, context)
                     video = self._video_place(config)
                     await self._run(stream, config, video, context)
                 finally:
@@ -261,10 +259,12 @@ class FramesServicer:
             if config.version.try_use():
                 return config  # otherwise it was unloaded just now, and the next lookup finds its successor
 
-    def _refuse_leaver(self, config: StreamConfig) -> None:
-        if config.is_resumed and self._leavers.comes_back(config.stream_id, self._clock.now_ns()):
+    def _send_on(self, config: StreamConfig, context: Context) -> None:
+        if not config.is_resumed:
+            return
+        if self.door.sends_on(attempt_of(context.invocation_metadata() or ()), self._clock.now_ns()):
             self._stream_calls.refused[ASKED] += 1
-            raise AskedToLeaveError("this server has asked the stream to go elsewhere; open it on another one")
+            raise AskedToLeaveError("this server has asked streams to go elsewhere; open this one on another server")
 
     def _video_place(self, config: StreamConfig) -> VideoPlace | None:
         try:
@@ -306,8 +306,9 @@ class FramesServicer:
             video=video,
         )
         # Nothing is awaited since `try_use`: `send_away` finds every stream that uses a version.
-        stream.opened(session)
-        self._stream_calls.opened[RESUMED if config.is_resumed else NEW] += 1
+        how = self._opened_how(config)
+        stream.opened(session, how)
+        self._stream_calls.opened[how] += 1
         session.send_control(self._opened(stream, config, tracks).SerializeToString())
         stream.names = {"session": stream.session_id, "stream": config.stream_id}
         if record is not None:
@@ -328,6 +329,11 @@ class FramesServicer:
             self._log_closed(stream, session)
             if journal is not None and record is not None:
                 journal.close(record, session.outcomes, ending)
+
+    def _opened_how(self, config: StreamConfig) -> str:
+        if not config.is_resumed:
+            return NEW
+        return RESUMED if self.door.has_room else UNWANTED
 
     def _opened(self, stream: FrameStream, config: StreamConfig, tracks: StreamTracks | None) -> pb.ServerMessage:
         version = config.version
@@ -363,11 +369,6 @@ def _resumption(tracks: StreamTracks | None) -> pb.TrackResumption:
     if tracks is None:
         return pb.TRACK_RESUMPTION_UNSPECIFIED
     return pb.TRACK_RESUMPTION_CONTINUED if tracks.is_continued else pb.TRACK_RESUMPTION_ANEW
-
-
-def _turn(stream: FrameStream) -> tuple[bool, float]:
-    has_state, load = stream.weight
-    return has_state, -load
 
 
 def _missed(outcomes: Counter[Outcome]) -> int:

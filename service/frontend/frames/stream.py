@@ -8,9 +8,9 @@ from collections.abc import Callable
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.stream_call import LOOK_INTERVAL_S, StreamCall
-from forebay_server.service.journal.streams import Why
+from forebay_server.service.journal.streams import NEW, RESUMED, UNWANTED, Why
 from forebay_server.service.load.listing import Placement, StreamLine
-from forebay_server.service.load.overload import SETTLED_NS, STAY_NS
+from forebay_server.service.load.overload import SETTLED_NS, STAY_NS, UNWANTED_NS
 from forebay_server.service.settings import ServeSettings
 
 OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
@@ -22,6 +22,8 @@ _REASONS = {
     Why.OPERATOR: pb.Reconnect.REASON_ELSEWHERE,
 }
 """Reasons as clients get them; REASON_REBALANCE for the rest."""
+RESTS_NS = {NEW: 0, RESUMED: SETTLED_NS, UNWANTED: UNWANTED_NS}
+"""How long a stream is not asked because of load, by how it was opened."""
 LOAD_SHARE = 0.1  # of the latest look in the load of a stream: it forgets half in 3.5 s
 
 
@@ -59,6 +61,7 @@ class FrameStream:
         self.names: dict[str, str | int] = {}
         self.leave_by_ns: int | None = None
         self.load = 0.0
+        self._rest_ns = 0
         self._executed_ns = 0  # at the last look
         self._looked_ns = call.opened_ns
         self._reconnect: pb.ServerMessage | None = None
@@ -85,7 +88,7 @@ class FrameStream:
         """Whether it can be asked to go to another server because of this one's load."""
         if self.session is None or self._placement(self.session, now_ns) is not Placement.MOVABLE:
             return False
-        return not self.session.config.is_resumed or now_ns - self.call.opened_ns >= SETTLED_NS
+        return now_ns - self.call.opened_ns >= self._rest_ns
 
     def can_be_sent(self, now_ns: int) -> bool:
         """Whether it can be asked to go to another server because an operator wants it."""
@@ -122,9 +125,10 @@ class FrameStream:
         config = None if self.session is None else self.session.config
         return config is not None and (config.tracks is not None or config.video is not None), self.load
 
-    def opened(self, session: Session) -> None:
-        """The Open has come."""
+    def opened(self, session: Session, how: str) -> None:
+        """The Open has come; `how` is of `OPENED_HOW`."""
         self.session = session
+        self._rest_ns = RESTS_NS[how]
         self._send_reconnect()
 
     def _send_reconnect(self) -> None:

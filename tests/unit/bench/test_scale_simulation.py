@@ -28,12 +28,13 @@ def test_streams_of_a_client_for_each_camera_are_less_even_where_servers_do_not_
     assert played(replace(town, asks=False)).imbalance_p99 > played(town).imbalance_p99 + 0.2
 
 
-@pytest.mark.parametrize("gateways", [0, 1500])
-def test_where_every_server_has_too_much_to_do_streams_move_seldom(gateways):
+@pytest.mark.parametrize(("gateways", "most"), [(0, 1.3), (1500, 1.5)], ids=["a proxy", "one client a camera"])
+def test_where_every_server_has_too_much_to_do_streams_make_them_more_even(gateways, most):
     town = replace(SMALL, gateways=gateways, utilization=1.3)
     found, still = played(town), played(replace(town, asks=False))
-    assert found.most_moves <= 12 + 1  # once in five minutes, and once with a server that fails
-    assert found.imbalance_p99 <= still.imbalance_p99 + 0.5
+    assert found.most_moves <= 30 + 1  # once in two minutes, and once with a server that fails
+    assert found.moved_per_hour <= SMALL.cameras * 10
+    assert found.imbalance_p99 <= min(most, still.imbalance_p99)
 
 
 def test_the_same_seed_gives_the_same_run():
