@@ -27,3 +27,20 @@ def test_settings_are_in_the_environment_where_the_health_check_sees_them():
     assert re.findall(r"^  command: (.*)$", COMPOSE, flags=re.MULTILINE) == ['["serve"]']
     assert 'FOREBAY_ADDRESS: "0.0.0.0:8001"' in COMPOSE
     assert 'ports: ["127.0.0.1:8001:8001"]' in COMPOSE
+
+
+def test_every_file_that_is_mounted_exists():
+    mounted = re.findall(r"\./([^:\"]+):/", COMPOSE)
+    assert len(mounted) == 4
+    assert [path for path in mounted if not (ROOT / path).exists()] == []
+
+
+def test_servers_go_by_the_name_that_envoy_and_prometheus_look_up():
+    assert "networks: {default: {aliases: [servers]}}" in COMPOSE
+    envoy = (ROOT / "deploy" / "envoy" / "envoy-plain.yaml").read_text()
+    prometheus = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
+    assert "address: servers, port_value: 8001" in envoy
+    assert "names: [servers]" in prometheus
+    assert "port: 8002" in prometheus
+    assert 'FOREBAY_ADMIN_ADDRESS: "0.0.0.0:8002"' in COMPOSE
+    assert 'command: ["--config-path", "/etc/envoy/envoy.yaml"' in COMPOSE

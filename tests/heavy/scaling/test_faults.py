@@ -94,14 +94,14 @@ def test_a_server_that_is_added_gets_streams_of_those_that_have_too_much_to_do(r
     row = rows["fourth"]
     assert (row["lost"], row["twice"]) == (0, 0)
     assert row["share"] >= 0.15, row
-    assert row["moved_share"] <= 0.4, row
+    assert row["moved_share"] <= 0.45, row  # nine streams, and one of each server before there is room for it
 
 
 @needs("mixed")
 def test_heavy_and_light_cameras_even_out(rows):
     row = rows["mixed"]
     assert (row["lost"], row["twice"]) == (0, 0)
-    assert row["frames_max_over_min"] <= 1.6, row  # 1.2 to 1.5 in a minute; two heavy cameras too many are 1.75
+    assert row["frames_max_over_min"] <= 1.3, row
 
 
 @needs("cut")
