@@ -16,7 +16,6 @@ Source: NVDECODE API of the Video Codec SDK. Long calls release the GIL. Thread:
 """
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_uint, c_ulonglong, c_void_p
 from typing import Any, NamedTuple
@@ -196,7 +195,6 @@ def _even(length: int) -> int:
     return length + length % 2
 
 
-@functools.cache
 def _check_caps(library: Any, codec: str, size: tuple[int, int]) -> None:  # noqa: ANN401 - a library
     caps = nvcuvid.Caps(codec=nvcuvid.CODECS[codec], chroma=nvcuvid.CHROMA_420)
     _check(library.cuvidGetDecoderCaps(byref(caps)), "cuvidGetDecoderCaps")

@@ -119,7 +119,7 @@ class FrontEnd:
         unknown = receptions.refusing(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")  # gRPC's own words
         self._server.add_generic_rpc_handlers([EveryMethod(unknown)])
         self.watch = ReceptionWatch(receptions, settings, clock, asyncio.get_running_loop(), self._addresses)
-        self._upkeep = Upkeep([self.watch.look, FreeMemory().look])
+        self._upkeep = Upkeep([self.watch.look, FreeMemory().look, frames.video_decoders.look])
 
     async def start(self) -> list[str]:
         """Listen and return the addresses, with real port numbers. Raises AddressError or CertificateError."""

@@ -97,6 +97,7 @@ class FramesServicer:
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._admission = admission
         codecs = VideoCodecs(settings.video_decode, settings.max_image_pixels, settings.max_video_streams, clock)
+        self.video_decoders = codecs.store
         self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes, codecs)
         self.door = Door()
         self._is_draining = False

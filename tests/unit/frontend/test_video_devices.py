@@ -10,7 +10,12 @@ from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryE
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec
 from forebay_server.service.frontend.frames.video.codecs import HEADROOM_BYTES, UntilReady, VideoCodecs, VideoStream
-from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS, DecoderKind, DecoderStore
+from forebay_server.service.frontend.frames.video.decoder_store import (
+    KEPT_NS,
+    RETRY_AFTER_NS,
+    DecoderKind,
+    DecoderStore,
+)
 from forebay_server.service.frontend.frames.video.device_codec import MOST_ERRORS
 from forebay_server.service.frontend.frames.video.substitute import WithSubstitute
 from forebay_server.service.models.description import InstanceGroup, ModelDescription
@@ -331,3 +336,21 @@ def test_a_kind_that_the_gpu_lacks_holds_up_no_other():
     held.store.order(OTHER, "other")
     held.settle()
     assert [each.kind for each in held.made] == [OTHER]
+
+
+def test_a_decoder_that_no_stream_wants_is_closed_after_a_while():
+    held = Held()
+    for stream in range(2):
+        held.store.order(KIND, stream)
+    held.settle()
+    taken = held.store.take(KIND)
+    held.clock.advance(KEPT_NS - 1)
+    held.store.give_back(KIND, taken)
+    held.store.look()
+    held.settle()
+    assert not any(each.is_closed for each in held.made)
+    held.clock.advance(1)
+    held.store.look()
+    held.settle()
+    assert [each.is_closed for each in held.made] == [False, True]
+    assert held.store.take(KIND) is taken

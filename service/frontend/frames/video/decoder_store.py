@@ -20,6 +20,10 @@ from forebay_server.service.clock import Clock
 RETRY_AFTER_NS = 30_000_000_000
 """After an error a decoder of the same kind is ordered no earlier: the GPU may have been out of memory."""
 
+KEPT_NS = 60_000_000_000
+"""So long a decoder waits for a stream: other programs and models need the memory, and another one takes 50 ms."""
+LOOK_INTERVAL_S = 10.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -39,6 +43,14 @@ class DecoderKind(NamedTuple):
     references: int
 
 
+class _Kept(NamedTuple):
+    """A decoder that no stream has."""
+
+    kind: DecoderKind
+    decoder: DeviceVideoDecoder
+    since_ns: int
+
+
 class DecoderStore:
     """See the module.
 
@@ -54,7 +66,7 @@ class DecoderStore:
         self._taken = 0
         self._clock = clock
         self._lock = threading.Lock()
-        self._idle: deque[tuple[DecoderKind, DeviceVideoDecoder]] = deque()
+        self._idle: deque[_Kept] = deque()  # oldest first
         self._waiting: set[tuple[DecoderKind, Hashable]] = set()
         self._under_way: Counter[DecoderKind] = Counter()  # jobs that make one
         self._retry_ns: dict[DecoderKind, int] = {}
@@ -65,11 +77,11 @@ class DecoderStore:
     def take(self, kind: DecoderKind) -> DeviceVideoDecoder | None:
         """Return a decoder that is ready, which is the caller's now; None if there is none."""
         with self._lock:
-            for index, (each, decoder) in enumerate(self._idle):
-                if each == kind:
+            for index, each in enumerate(self._idle):
+                if each.kind == kind:
                     del self._idle[index]
                     self._taken += 1
-                    return decoder
+                    return each.decoder
         return None
 
     def order(self, kind: DecoderKind, stream: Hashable) -> bool:
@@ -109,6 +121,14 @@ class DecoderStore:
             later = {each: at_ns for each, at_ns in self._retry_ns.items() if at_ns > now_ns}
             self._retry_ns = later | {kind: now_ns + RETRY_AFTER_NS}
             self._note(error)
+
+    def look(self) -> float:
+        """Close decoders that were kept for KEPT_NS, and return in how many seconds to look again: for the upkeep."""
+        until_ns = self._clock.now_ns() - KEPT_NS
+        with self._lock:
+            while self._idle and self._idle[0].since_ns <= until_ns:
+                self._do(self._idle.popleft().decoder.close)
+        return LOOK_INTERVAL_S
 
     def join(self) -> None:
         """Wait until every job is done."""
@@ -163,7 +183,7 @@ class DecoderStore:
         return sum(each == kind for each, _ in self._waiting) - self._kept(kind)
 
     def _kept(self, kind: DecoderKind) -> int:
-        return sum(each == kind for each, _ in self._idle)
+        return sum(each.kind == kind for each in self._idle)
 
     def _opened(self, kind: DecoderKind) -> DeviceVideoDecoder:
         """Open a decoder; where memory is short, free those that are kept. Raises EngineError."""
@@ -172,17 +192,17 @@ class DecoderStore:
                 return self._open_decoder(kind)
             except DeviceMemoryError:
                 with self._lock:
-                    kept = next((each for each in self._idle if each[0].gpu == kind.gpu), None)
+                    kept = next((each for each in self._idle if each.kind.gpu == kind.gpu), None)
                     if kept is None:
                         raise
                     self._idle.remove(kept)
-            kept[1].close()
+            kept.decoder.close()
 
     def _keep(self, kind: DecoderKind, decoder: DeviceVideoDecoder) -> None:
         """Keep a decoder for streams to come; an older one makes way if there are too many. The caller has the lock."""
-        self._idle.append((kind, decoder))
+        self._idle.append(_Kept(kind, decoder, self._clock.now_ns()))
         if self._taken + len(self._idle) > self._most and len(self._idle) > 1:
-            self._do(self._idle.popleft()[1].close)
+            self._do(self._idle.popleft().decoder.close)
 
     def _note(self, error: Exception) -> None:
         """Write why the CPU decodes, once for each reason. The caller has the lock."""
