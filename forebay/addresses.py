@@ -238,4 +238,9 @@ def _likely(entry: str) -> str:
         return f"{rest.rstrip('/')}, without {scheme}://"
     if _HOST_AND_PORT.fullmatch(f"{entry}:1"):
         return f"host:port, such as {entry}:8001"
+    if all(_HOST_AND_PORT.fullmatch(part) for part in re.split(r"[;\s]+", entry)):
+        return "several servers with commas in between"
+    host, _, port = entry.rpartition(":")
+    if _HOST_AND_PORT.fullmatch(f"[{host}]:{port}"):
+        return f"an IPv6 address in brackets, such as [{host}]:{port}"
     return "host:port, such as 127.0.0.1:8001"

@@ -15,11 +15,17 @@ _REASONS = (  # the first whose mark is in gRPC's text
     ("Socket closed", "the server hangs up: does it want TLS, with a CA file?"),
     ("Connection reset", "the server hangs up: does it want TLS, with a CA file?"),
 )
+_NO_NAME = re.compile(r"(?is)(DNS resolution failed for|errors resolving) .*(not found|not known)")
+_HTTP_1 = re.compile(r".*Failed parsing HTTP/2.*http1\.x server.*", re.DOTALL)
 NOTHING_LISTENS = ("nothing listens there", "there is no such socket")
 
 
 def connect_words(details: str) -> str:
     """Return the reason for a failed connection; any other text as it is."""
+    if _NO_NAME.match(details):
+        return "the host's name is not known"
+    if _HTTP_1.match(details):
+        return "HTTP/1 is spoken there: is it an admin port?"
     found = _FAILED.fullmatch(details)
     if found is None:
         return details

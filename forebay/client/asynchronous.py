@@ -131,12 +131,12 @@ class Client:
         """Return the open streams of each server, of all clients. Behind a proxy they are those of one server.
 
         Raises:
-            UnreachableError: a server has not answered within `timeout_s`.
-            CallRefusedError: a server refused, for example because the call is restricted.
+            UnreachableError: no server has answered within `timeout_s`; of one of several, its list has the reason.
+            CallRefusedError: none has answered, and the first refused, for example because the call is restricted.
         """
         metadata = tuple((headers or {}).items())
         answers = await self._servers.ask_each(LIST_METHOD, list_request(), metadata, timeout_s)
-        return tuple(list_of(str(address), data) for address, data in answers)
+        return tuple(list_of(str(address), answer) for address, answer in answers)
 
     async def move_streams(
         self,

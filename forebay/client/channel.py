@@ -88,10 +88,10 @@ class ChannelHolder:
             code, details = error.code().name, error.details() or ""
         else:
             return answer
-        if code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"} and not details.startswith(RESTRICTED):
-            raise UnreachableError(
-                f"no answer from {self.address} within {timeout_s:.3g} s: {code}: {connect_words(details)}"
-            )
+        if code == "DEADLINE_EXCEEDED":
+            raise UnreachableError(f"no answer from {self.address} within {timeout_s:.3g} s")
+        if code == "UNAVAILABLE" and not details.startswith(RESTRICTED):
+            raise UnreachableError(f"no answer from {self.address}: {code}: {connect_words(details)}")
         raise CallRefusedError(code, details)
 
     def _present(self) -> grpc.aio.Channel:

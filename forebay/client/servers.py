@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from forebay.addresses import Address, Addresses, host_to_resolve, parse_addresses, records_of
 from forebay.client.channel import ChannelHolder, Metadata
 from forebay.client.clock import Clock
-from forebay.client.errors import UnreachableError
+from forebay.client.errors import CallRefusedError, ForebayError, UnreachableError
 from forebay.client.options import Tls
 
 if TYPE_CHECKING:
@@ -108,12 +108,21 @@ class Servers:
 
     async def ask_each(
         self, method: str, request: bytes, metadata: Metadata, timeout_s: float
-    ) -> list[tuple[Address, bytes]]:
-        """Make a single call on every server, all at once; return the encoded answers. Raises as `ask`, for any."""
+    ) -> list[tuple[Address, bytes | ForebayError]]:
+        """Make a single call on every server, all at once; return the encoded answers, or why there is none.
+
+        Raises:
+            UnreachableError, CallRefusedError: no server answered; the error of the first one.
+            OSError: a certificate file cannot be read.
+        """
         await self._look_up()
         addresses = self._addresses.current
-        asking = (self._holder(address).ask(method, request, metadata, timeout_s) for address in addresses)
-        return list(zip(addresses, await asyncio.gather(*asking), strict=True))
+        asking = (self._answer_or_error(address, method, request, metadata, timeout_s) for address in addresses)
+        answers = list(zip(addresses, await asyncio.gather(*asking), strict=True))
+        errors = [answer for _, answer in answers if isinstance(answer, ForebayError)]
+        if len(errors) == len(answers):
+            raise errors[0]
+        return answers
 
     async def ask_one(
         self, server: str | None, method: str, request: bytes, metadata: Metadata, timeout_s: float
@@ -132,6 +141,14 @@ class Servers:
             raise ValueError(f"there is no server {server!r}; there are {', '.join(known)}")
         address = next(iter(known.values())) if server is None else known[server]
         return await self._holder(address).ask(method, request, metadata, timeout_s)
+
+    async def _answer_or_error(
+        self, address: Address, method: str, request: bytes, metadata: Metadata, timeout_s: float
+    ) -> bytes | ForebayError:
+        try:
+            return await self._holder(address).ask(method, request, metadata, timeout_s)
+        except (UnreachableError, CallRefusedError) as error:
+            return error
 
     def has_ready(self, avoid: Collection[Address]) -> bool:
         """Whether a server that is not in `avoid` is not left out."""

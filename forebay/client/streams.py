@@ -6,6 +6,8 @@ The messages are imported when they are needed: a program that only streams has 
 from dataclasses import dataclass
 from typing import Literal
 
+from forebay.client.errors import ForebayError
+
 LIST_METHOD = "/forebay.v1.StreamControl/ListStreams"
 MOVE_METHOD = "/forebay.v1.StreamControl/MoveStreams"
 Placement = Literal["movable", "leaving", "stays", "local", "unspecified"]
@@ -50,12 +52,14 @@ class StreamList:
         streams: at most 1000, in the order in which they would be asked to move.
         count: of all streams of frames.
         inference_streams: open streams of the Open Inference Protocol, which cannot be asked to move.
+        error: UnreachableError or CallRefusedError of a server that has not answered; its other fields are empty, or 0.
     """
 
     server: str
     streams: tuple[OpenStream, ...]
     count: int
     inference_streams: int
+    error: ForebayError | None = None
 
 
 def list_request() -> bytes:
@@ -65,11 +69,13 @@ def list_request() -> bytes:
     return wire.ListStreamsRequest().SerializeToString()
 
 
-def list_of(server: str, data: bytes) -> StreamList:
-    """Return the streams of an encoded response of a server."""
+def list_of(server: str, answer: bytes | ForebayError) -> StreamList:
+    """Return the streams of an encoded response of a server, or of the error in its place."""
     from forebay.wire import streams_pb2 as wire
 
-    response = wire.ListStreamsResponse.FromString(data)
+    if isinstance(answer, ForebayError):
+        return StreamList(server, (), 0, 0, answer)
+    response = wire.ListStreamsResponse.FromString(answer)
     streams = tuple(
         OpenStream(
             item.stream_id,
@@ -93,7 +99,8 @@ def move_request(count: int) -> bytes:
     from forebay.wire import streams_pb2 as wire
 
     if not 0 < count < 1 << 32:
-        raise ValueError(f"count is {count}; give the number of streams that are to go to other servers, at least 1")
+        text = "give the number of streams that are to go to other servers, 1 to 4294967295"
+        raise ValueError(f"count is {count}; {text}")
     return wire.MoveStreamsRequest(count=count).SerializeToString()
 
 

@@ -129,8 +129,8 @@ class Client:
         """Return the open streams of each server, of all clients. Behind a proxy they are those of one server.
 
         Raises:
-            UnreachableError: a server has not answered within `timeout_s`.
-            CallRefusedError: a server refused, for example because the call is restricted.
+            UnreachableError: no server has answered within `timeout_s`; of one of several, its list has the reason.
+            CallRefusedError: none has answered, and the first refused, for example because the call is restricted.
         """
         return self._running_loop().call(self._client.list_streams(timeout_s=timeout_s, headers=headers))
 

@@ -93,7 +93,7 @@ def report_health(question: Question, environment: Mapping[str, str]) -> int:
     """
     try:
         _check(question)
-        where = question.address or address_of(environment)
+        where = given_or_own(question.address, environment)
         addresses = _addresses(where)
         headers = _headers(question.restricted_protocol)
     except ValueError as error:
@@ -163,8 +163,6 @@ def _addresses(where: str) -> Sequence[str]:
 
 def _check(question: Question) -> None:
     """Raise ValueError, with a line for the user, if the options contradict each other or say nothing."""
-    if question.address == "":
-        raise ValueError("--address is empty; give host:port or unix:PATH")
     if (question.cert is None) != (question.key is None):
         raise ValueError("--tls-cert and --tls-key belong together; give both or none")
     try:
@@ -183,6 +181,17 @@ def _headers(restricted_protocol: str | None) -> tuple[tuple[str, str], ...]:
         return headers_for("health", restricted_protocol)
     except ValueError as error:
         raise ValueError(f"--restricted-protocol: {error}") from None
+
+
+def given_or_own(address: str | None, environment: Mapping[str, str]) -> str:
+    """Return the address that `--address` gives; where it is not given, that of a server with these settings.
+
+    Raises:
+        ValueError: the address is empty, as of a variable that is not set, or FOREBAY_ADDRESS is none.
+    """
+    if address == "":
+        raise ValueError("--address is empty; give host:port or unix:PATH")
+    return address or address_of(environment)
 
 
 def address_of(environment: Mapping[str, str]) -> str:

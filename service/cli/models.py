@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from forebay_server.service.cli import exit_codes
-from forebay_server.service.cli.health_check import address_of
+from forebay_server.service.cli.health_check import given_or_own
 from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 models_app = typer.Typer(
@@ -140,7 +140,7 @@ def _control(
     from forebay_server.service.cli.remote.models import ControlError, ModelControl
 
     try:
-        where = address or address_of(os.environ)
+        where = given_or_own(address, os.environ)
         count = len(parse_addresses(where)[0])
     except ValueError as error:
         typer.echo(f"forebay: {error}", err=True)

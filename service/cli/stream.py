@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forebay_server.service.cli import exit_codes
-from forebay_server.service.cli.health_check import address_of
+from forebay_server.service.cli.health_check import given_or_own
 from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def stream(
         ]
         session = StreamSession(
             cameras=list(zip(plans, clips_for(output, names), strict=True)),
-            address=None if is_serving else address or address_of(os.environ),
+            address=None if is_serving else given_or_own(address, os.environ),
             tls=_tls(ca, cert, key),
             model=model,
             headers=dict(headers),

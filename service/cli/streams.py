@@ -1,21 +1,22 @@
 """`forebay streams`: list the open streams of running servers, and send some of them to other servers."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from forebay_server.service.cli import exit_codes
-from forebay_server.service.cli.health_check import address_of
+from forebay_server.service.cli.health_check import given_or_own
 from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 from forebay_server.service.restricted import REFUSAL, how_to_mend
 
 if TYPE_CHECKING:
-    from forebay import Client, OpenStream, StreamList
+    from forebay import Client, ForebayError, OpenStream, StreamList
 
 Found = TypeVar("Found")
 
@@ -63,16 +64,22 @@ def list_streams(
 ) -> None:
     """List the open streams of each server, in the order in which `move` asks them.
 
-    LOAD is the share of one model instance's time that a stream's frames took in the last seconds.
+    LOAD is the share of one model instance's time that a stream's frames took in the last seconds. Exit code 69 if a
+    server does not answer, 1 if one refuses; the others are listed.
     """
     headers = dict(headers_or_exit("streams", restricted_protocol))
     tls = (tls_ca, tls_cert, tls_key, tls_name)
     found = _asked(address, tls, lambda client: client.list_streams(timeout_s=timeout_s, headers=headers))
     if is_json:
-        typer.echo(json.dumps({"servers": [dataclasses.asdict(each) for each in found]}))
-        return
-    for line in _table(found):
-        typer.echo(line)
+        typer.echo(json.dumps({"servers": [_as_dict(each) for each in found]}))
+    else:
+        for line in _table([each for each in found if not each.error]):
+            typer.echo(line)
+    missing = [_words_of(each.error, f"{each.server}: ") for each in found if each.error is not None]
+    for words, _ in missing:
+        typer.echo(f"forebay: {words}", err=True)
+    if missing:
+        raise typer.Exit(max(code for _, code in missing))
 
 
 @streams_app.command()
@@ -94,6 +101,7 @@ def move(
     """
     headers = dict(headers_or_exit("streams", restricted_protocol))
     tls = (tls_ca, tls_cert, tls_key, tls_name)
+    _one_or_exit(address)
     asked = _asked(address, tls, lambda client: client.move_streams(count, timeout_s=timeout_s, headers=headers))
     if is_json:
         typer.echo(json.dumps({"asked": asked, "count": count}))
@@ -116,23 +124,55 @@ def _asked(
     ca, cert, key, name = tls
     try:
         given = forebay.Tls(ca=ca, cert=cert, key=key, server_name=name) if any(tls) else None
-        with forebay.Client(address or address_of(os.environ), tls=given) as client:
+        with forebay.Client(given_or_own(address, os.environ), tls=given) as client:
             return ask(client)
-    except forebay.UnreachableError as error:
-        words, code = str(error), exit_codes.UNAVAILABLE
-    except forebay.CallRefusedError as error:
-        words, code = str(error), exit_codes.FAILED
-        if REFUSAL in words:
-            words = f"{words}: {how_to_mend('streams')}"
-        elif error.code == "UNIMPLEMENTED":
-            words = "the server has no call about streams: it is an older one, or none of Forebay's"
+    except forebay.ForebayError as error:
+        words, code = _words_of(error)
     except (ValueError, OSError) as error:
         words, code = str(error), exit_codes.USAGE
     typer.echo(f"forebay: {words}", err=True)
     raise typer.Exit(code)
 
 
-def _table(servers: "tuple[StreamList, ...]") -> list[str]:
+def _words_of(error: "ForebayError", name: str = "") -> tuple[str, int]:
+    """Return an error in words, and its exit code.
+
+    Args:
+        error: of a call.
+        name: of the server, before words that do not have it.
+    """
+    import forebay
+
+    words = str(error)
+    if not isinstance(error, forebay.CallRefusedError):
+        return words, exit_codes.UNAVAILABLE
+    if REFUSAL in words:
+        words = f"{words}: {how_to_mend('streams')}"
+    elif error.code == "UNIMPLEMENTED":
+        words = "the server has no call about streams: it is an older one, or none of Forebay's"
+    return name + words, exit_codes.FAILED
+
+
+def _as_dict(server: "StreamList") -> dict[str, object]:
+    """Return the fields of a list for JSON; an error is its words."""
+    fields = dataclasses.asdict(dataclasses.replace(server, error=None))
+    return fields | {"error": None if server.error is None else str(server.error)}
+
+
+def _one_or_exit(address: str | None) -> None:
+    """End with one line if an address names several servers."""
+    from forebay.addresses import parse_addresses
+
+    with contextlib.suppress(ValueError):  # the client says it
+        several = parse_addresses(address or "")[0][1:]
+        if several:
+            typer.echo(
+                "forebay: --address names several servers, and streams leave one of them: give that one", err=True
+            )
+            raise typer.Exit(exit_codes.USAGE)
+
+
+def _table(servers: "Sequence[StreamList]") -> list[str]:
     rows: list[tuple[str, ...]] = [("SERVER", "CAMERA", "MODEL", "LOAD", "AGE", "FRAMES", "CAN MOVE")]
     rows += [_row(server.server, each) for server in servers for each in server.streams]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

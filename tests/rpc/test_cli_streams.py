@@ -104,6 +104,30 @@ async def test_a_client_of_several_servers_lists_each_and_moves_those_of_one(tmp
 
 
 @on_loop
+async def test_servers_that_answer_are_listed_though_others_do_not(tmp_path):
+    async with real_server(simulated(tmp_path)) as running, scripted() as other:
+        stream = await running.open(stream_id="yard")
+        addresses = f"127.0.0.1:1,{running.address},{other.address}"
+        async with forebay.aio.Client(addresses) as client:
+            dead, alive, refusing = await client.list_streams()
+        assert [line.camera for line in alive.streams] == ["yard"]
+        assert alive.error is None
+        assert isinstance(dead.error, forebay.UnreachableError)
+        assert isinstance(refusing.error, forebay.CallRefusedError)
+        assert (dead.server, dead.streams, dead.count) == ("127.0.0.1:1", (), 0)
+        code, output = await run("list", "--address", addresses)
+        assert code == 69
+        assert f"{running.address}: 1 open stream\n" in output
+        assert "forebay: no answer from 127.0.0.1:1: UNAVAILABLE: nothing listens there" in output
+        assert f"forebay: {other.address}: the server has no call about streams" in output
+        code, output = await run("list", "--json", "--address", f"127.0.0.1:1,{running.address}")
+        dead, alive = json.loads(output.splitlines()[0])["servers"]
+        assert dead["error"].startswith("no answer from 127.0.0.1:1")
+        assert (alive["error"], alive["count"]) == (None, 1)
+        await closed(stream)
+
+
+@on_loop
 async def test_a_restricted_server_says_what_is_missing_and_an_older_one_that_it_has_no_such_call(tmp_path):
     async with real_server(simulated(tmp_path), restricted_protocol=("streams:admin=s3cret",)) as running:
         code, output = await run("list", "--address", running.address)
@@ -124,12 +148,29 @@ async def test_a_restricted_server_says_what_is_missing_and_an_older_one_that_it
     ("arguments", "code", "words"),
     [
         (("--address", "127.0.0.1:1", "--timeout-s", "1"), 69, "no answer from 127.0.0.1:1"),
+        (("--address", "127.0.0.1:1,127.0.0.1:2"), 69, "no answer from 127.0.0.1:1"),
         (("--address", "nowhere"), 2, "nowhere"),
+        (("--address", ""), 2, "--address is empty; give host:port or unix:PATH"),
         (("--address", "127.0.0.1:1", "--tls-ca", "missing.pem"), 2, "missing.pem"),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(arguments, code, words):
     result = CliRunner().invoke(streams_app, ["list", *arguments])
     assert result.exit_code == code
+    assert words in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1,127.0.0.1:2", "--address names several servers, and streams leave one of them: give that one"),
+        ("", "--address is empty; give host:port or unix:PATH"),
+        ("a:1,", "the address 'a:1,' has an empty entry"),
+    ],
+)
+def test_streams_leave_one_server_that_is_given(address, words):
+    result = CliRunner().invoke(streams_app, ["move", "--count", "1", "--address", address])
+    assert result.exit_code == 2
     assert words in result.output
     assert len(result.output.splitlines()) == 1

@@ -45,12 +45,13 @@ def test_a_single_address_stays_as_it_is(text):
         ("a:1,b", "'b' is no address"),
         ("a:1,b:70000", "'b:70000' is no address"),
         ("http://a:1", "'http://a:1' is no address"),
-        ("a:1 b:1", "'a:1 b:1' is no address"),
-        ("::1:8001", "'::1:8001' is no address"),
+        ("a:1 b:1", "'a:1 b:1' is no address; give several servers with commas in between"),
+        ("a:1; b:1", "'a:1; b:1' is no address; give several servers with commas in between"),
+        ("::1:8001", "'::1:8001' is no address; give an IPv6 address in brackets, such as [::1]:8001"),
     ],
 )
 def test_a_wrong_entry_is_named(text, words):
-    with pytest.raises(ValueError, match=r"give (host:port|a:1, without http://)") as caught:
+    with pytest.raises(ValueError, match=r"give (host:port|a:1, without http://|several|an IPv6)") as caught:
         parse_addresses(text)
     assert words in str(caught.value)
 

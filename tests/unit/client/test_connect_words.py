@@ -35,6 +35,29 @@ def test_a_failed_connection_has_a_reason(details, words):
     assert CallEnd("UNAVAILABLE", FAILED + details).words == f"UNAVAILABLE: {words}"
 
 
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        (
+            "errors resolving a.invalid:1: [field:hostname lookup error:address lookup failed for a.invalid:1: "
+            "Domain name not found]",
+            "the host's name is not known",
+        ),
+        (
+            "DNS resolution failed for a:1: C-ares status is not ARES_SUCCESS: Domain name not found",
+            "the host's name is not known",
+        ),
+        (
+            "Failed parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80) "
+            "(Trying to connect an http1.x server (HTTP status 400))",
+            "HTTP/1 is spoken there: is it an admin port?",
+        ),
+    ],
+)
+def test_a_wrong_place_has_a_reason(details, words):
+    assert connect_words(details) == words
+
+
 def test_other_texts_stay():
     assert connect_words("no model 'm'") == "no model 'm'"
     assert connect_words("") == ""
