@@ -40,10 +40,13 @@ PILOT_SHARE, HALF_SHARE, MEASURED_SHARE = 0.2, 0.5, 0.8
 """Of the ceiling, at which frames are offered; the costs are those of the last one."""
 MOST_CAMERAS, MOST_RATE, MOST_PILOT_RATE = 8, 1500.0, 100.0
 BUDGET = "10s"  # long enough that no frame is dropped while costs are measured
-LEAST_SCATTER, MOST_SCATTER = 0.02, 0.5
+LEAST_SCATTER, USUAL_SCATTER, MOST_SCATTER = 0.02, 0.05, 0.5
+INTERRUPTED = (
+    1.3  # durations over CPU time, from which on their scatter is that of the machine, and the usual one is taken
+)
 SIGMAS_OF_P99 = 2.326
-FACTOR_RANGE = (0.5, 2.0)
-LEAST_BATCHES = 20
+FACTOR_RANGE = (0.05, 4.0)  # a calibration beside many other programs takes many times as long
+LEAST_BATCHES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +164,7 @@ def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances:
         executed_sizes=executed_sizes(DeviceKind.CUDA if strands == 0 else DeviceKind.CPU, table.sizes[-1]),
         instances=instances,
         strands=strands,
-        scatter=_scatter(execute["mean_ms"], execute["p99_ms"]),
+        scatter=_scatter(execute["mean_ms"], execute["p99_ms"], _execution_ns(used, document) / 1e6),
         frame=FrameCosts(
             transport_ns=round(used.transport_ns / frames),
             loop_ns=round(used.loop_ns / frames),
@@ -198,8 +201,15 @@ def _corrected(table: CostTable, engine_ns: int, document: Document) -> CostTabl
     return replace(table, execute_ns=tuple(max(1, round(ns * factor)) for ns in table.execute_ns))
 
 
-def _scatter(mean_ms: float, p99_ms: float) -> float:
+def _execution_ns(used: ThreadTimes, document: Document) -> float:
+    """Return the CPU time of an execution; 0 where its threads are not known."""
+    return used.engine_ns * max(1.0, document["batch_size_mean"] or 1.0) / max(1, document["answered"])
+
+
+def _scatter(mean_ms: float, p99_ms: float, cpu_ms: float) -> float:
     """Return the relative deviation of a lognormal duration with this mean and p99."""
+    if cpu_ms and mean_ms > INTERRUPTED * cpu_ms:
+        return USUAL_SCATTER
     ratio = p99_ms / mean_ms if mean_ms > 0 else 1.0
     return min(MOST_SCATTER, max(LEAST_SCATTER, math.log(max(1.0, ratio)) / SIGMAS_OF_P99))
 

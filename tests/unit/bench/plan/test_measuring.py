@@ -68,6 +68,16 @@ def test_the_table_is_corrected_by_the_cpu_time_of_its_executions():
     assert table.execute_ns[1] == 34 * MS
 
 
+def test_a_table_that_was_calibrated_beside_other_programs_is_corrected_as_far_as_needed():
+    used = ThreadTimes(engine_ns=100 * MS)  # 1 ms each where the calibration took 9
+    assert costs_of(DOCUMENT, used, planned_costs().table, 1).table.execute_ns[0] == 1 * MS
+
+
+def test_the_scatter_of_executions_that_were_interrupted_is_the_usual_one():
+    used = ThreadTimes(engine_ns=100 * 3 * MS)  # 3 ms of CPU in 9
+    assert costs_of(DOCUMENT, used, planned_costs().table, 1).scatter == 0.05
+
+
 def test_a_table_is_kept_where_its_executions_ran_on_another_thread():
     assert costs_of(DOCUMENT, ThreadTimes(), planned_costs().table, 1).table == planned_costs().table
 
