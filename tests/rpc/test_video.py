@@ -24,7 +24,7 @@ from tests.rpc.test_elsewhere import FRAMES, answer_to, is_for_elsewhere
 from tests.rpc.test_pictures import asked
 from tests.support.loops import on_loop
 from tests.support.pictures import SIDE, pictures
-from tests.support.real_server import open_message, real_server
+from tests.support.real_server import eventually, open_message, real_server
 from tests.support.videos import clip, level, parameter_sets
 
 ENCODINGS = {"h264": pb.ENCODING_H264, "hevc": pb.ENCODING_H265}
@@ -181,7 +181,8 @@ async def test_the_number_and_the_memory_of_decoders_are_limited(tmp_path):
         codes = [result.status.code for result in results]
         assert codes == [pb.STATUS_OK, pb.STATUS_OVERLOADED, pb.STATUS_OK]
         assert running.server.frames._stream_calls.refused[LIMIT] == 1
-        again = await opened(running)  # the place came back
+        await eventually(lambda: not running.server.frames.video.streams)  # given back after the last answer
+        again = await opened(running)
         assert [result.status.code for result in await answers(again, units)] == [pb.STATUS_OK] * 2
 
 

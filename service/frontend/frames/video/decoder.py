@@ -37,12 +37,12 @@ from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.frames.video.access_unit import AccessUnit, UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, DecodedPicture, VideoCodec
 from forebay_server.service.frontend.frames.video.codecs import VideoStream
-from forebay_server.service.frontend.frames.video.fields import FieldPairs, Part
-from forebay_server.service.frontend.frames.video.lag import Effort, Lag
+from forebay_server.service.frontend.frames.video.fields import Part
 from forebay_server.service.frontend.frames.video.limits import VideoPlace
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
 from forebay_server.service.frontend.frames.video.preview import fill_preview
+from forebay_server.service.frontend.frames.video.treatment import Treatment
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, Request
 from forebay_server.service.worker_pool import WorkerPool, WorkQueue
@@ -50,7 +50,6 @@ from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 MOST_WAITING_BYTES = 32 << 20  # of a stream's units that wait to be decoded, as for pictures
 MOST_WAITING_UNITS = 1024  # each takes memory beside its bytes, and many are answered already: they were refused
 
-_BEHIND = "decoding fell behind"
 _LEFT_OUT = "decoding fell behind, and no other frame needs this one: newer ones are decoded instead"
 _FIELD = "one field of a picture: the frame with its other field, which comes next, has the result"
 _DAMAGED = "the frame's picture is damaged: a part of it is missing or changed"
@@ -127,8 +126,7 @@ class VideoDecoder:
         reader = self._reader
         self._stream = VideoStream(reader.codec, lambda: reader.sets, config.version.description)
         self._order = DecodingOrder()
-        self._fields = FieldPairs()
-        self._lag = Lag(config.budget_ns or 0)
+        self._treatment = Treatment(self._order, (config.budget_ns or 0) if self._is_latest else None)
         self._codec: VideoCodec | None = None
         self._sequence: Sequence | None = None  # for which memory is reserved
         self._number = 0  # of the latest picture that was decoded, wholly or its first field
@@ -242,8 +240,7 @@ class VideoDecoder:
     def _take(self, unit: _Unit, data: bytes, started_ns: int) -> None:
         """Decode a unit or pass it by. Raises ServiceError if its request ends by it."""
         found = self._reader.read(data)
-        part = self._fields.take(found)
-        step = self._step(unit, found, part, started_ns)
+        step, part = self._treated(unit, found, started_ns)
         if found.sequence is None:
             self._lose()
             raise NeedsKeyframeError("the frame names parameter sets that did not come; send a keyframe with them")
@@ -264,29 +261,20 @@ class VideoDecoder:
         self._decode(unit, found, data)
         self.time.observe(started_ns, self._clock.now_ns())
 
-    def _step(self, unit: _Unit, found: AccessUnit, part: Part, now_ns: int) -> Step:
-        """Return the treatment of a unit. Raises NeedsKeyframeError."""
-        is_next = unit.is_next and not self._fields.lacks_field
-        if part is Part.SECOND_FIELD and is_next:
-            return self._order.second_field()
-        effort = self._effort(unit, found, now_ns)
-        if effort is Effort.NONE:
-            self._lose(_BEHIND)
-            raise self._needs_keyframe()
+    def _treated(self, unit: _Unit, found: AccessUnit, now_ns: int) -> tuple[Step, Part]:
+        """Return the treatment of a unit and its part of a picture, after pictures that precede a gap are shown."""
         was_whole = not self._order.needs_keyframe
-        is_wanted = unit.request is not None or part is Part.FIRST_FIELD
-        step = self._order.judge(found, is_next=is_next, is_wanted=is_wanted, is_lagging=effort is not Effort.ALL)
+        treated = self._treatment.judge(
+            found,
+            is_next=unit.is_next,
+            is_wanted=unit.request is not None,
+            is_new=found.sequence != self._sequence,
+            waited_ns=now_ns - unit.received_ns,
+            now_ns=now_ns,
+        )
         if was_whole and self._order.needs_keyframe:
             self._drain()
-        return step
-
-    def _effort(self, unit: _Unit, found: AccessUnit, now_ns: int) -> Effort:
-        """Return how much is decoded from a unit on. Units that need a keyframe do not count: they are not decoded."""
-        if not self._is_latest or (self._order.needs_keyframe and not found.is_keyframe):
-            return Effort.ALL
-        if found.sequence != self._sequence:  # the decoder has to see new parameter sets
-            return Effort.ALL
-        return self._lag.effort(now_ns - unit.received_ns, now_ns, is_keyframe=found.is_keyframe)
+        return treated
 
     def _prepare(self, found: AccessUnit) -> None:
         """Have a decoder with the memory for a unit. Raises InvalidRequestError and OverloadedError."""
