@@ -41,9 +41,8 @@ PILOT_SHARE, HALF_SHARE, MEASURED_SHARE = 0.2, 0.5, 0.8
 MOST_CAMERAS, MOST_RATE, MOST_PILOT_RATE = 8, 1500.0, 100.0
 BUDGET = "10s"  # long enough that no frame is dropped while costs are measured
 LEAST_SCATTER, USUAL_SCATTER, MOST_SCATTER = 0.02, 0.05, 0.5
-INTERRUPTED = (
-    1.3  # durations over CPU time, from which on their scatter is that of the machine, and the usual one is taken
-)
+INTERRUPTED = 1.3
+"""Durations over CPU time, from which on their scatter is that of other programs, and the usual one is taken."""
 SIGMAS_OF_P99 = 2.326
 FACTOR_RANGE = (0.05, 4.0)  # a calibration beside many other programs takes many times as long
 LEAST_BATCHES = 10
@@ -203,7 +202,7 @@ def _corrected(table: CostTable, engine_ns: int, document: Document) -> CostTabl
 
 def _execution_ns(used: ThreadTimes, document: Document) -> float:
     """Return the CPU time of an execution; 0 where its threads are not known."""
-    return used.engine_ns * max(1.0, document["batch_size_mean"] or 1.0) / max(1, document["answered"])
+    return float(used.engine_ns * max(1.0, document["batch_size_mean"] or 1.0) / max(1, document["answered"]))
 
 
 def _scatter(mean_ms: float, p99_ms: float, cpu_ms: float) -> float:
