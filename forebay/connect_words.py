@@ -13,6 +13,7 @@ _REASONS = (  # the first whose mark is in gRPC's text
     ("Connection refused", "nothing listens there (connection refused)"),
     ("No such file or directory", "there is no such socket"),
     ("Socket closed", "the server hangs up: does it want TLS, with a CA file?"),
+    ("before receiving SETTINGS", "it takes connections and says nothing: does it hang, or speak another protocol?"),
     ("Connection reset", "the server hangs up: does it want TLS, with a CA file?"),
 )
 _NO_NAME = re.compile(r"(?is)(DNS resolution failed for|errors resolving) .*(not found|not known)")

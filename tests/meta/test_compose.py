@@ -35,6 +35,19 @@ def test_every_file_that_is_mounted_exists():
     assert [path for path in mounted if not (ROOT / path).exists()] == []
 
 
+def test_the_command_of_the_profile_starts_one_service_on_each_port():
+    services = dict(
+        re.findall(r"^  ([\w-]+):(?: #.*)?\n((?:    .*\n)+)", COMPOSE[COMPOSE.index("\nservices:\n") :], re.MULTILINE)
+    )
+    named = re.search(r"`docker compose --profile scale up --scale server=3 ([^`]+)`", COMPOSE)[1].split()
+    needed = [name for each in named for name in re.findall(r"depends_on: \[(.+)\]", services[each])]
+    assert sorted(named + needed) == ["envoy", "grafana", "prometheus", "server"]
+    ports = [port for each in named + needed for port in re.findall(r"127\.0\.0\.1:(\d+):", services[each])]
+    assert sorted(ports) == ["3000", "8001", "9090"]
+    assert f"--scale server=3 {' '.join(named)}`" in (ROOT / "docs" / "scaling.md").read_text()
+    assert "build: *build" in services["server"]
+
+
 def test_servers_go_by_the_name_that_envoy_and_prometheus_look_up():
     assert "networks: {default: {aliases: [servers]}}" in COMPOSE
     envoy = (ROOT / "deploy" / "envoy" / "envoy-plain.yaml").read_text()

@@ -27,6 +27,10 @@ TLS = "UNKNOWN: ipv4:127.0.0.1:1: Tls handshake failed (TSI_PROTOCOL_FAILURE): S
             "the server does not speak TLS there",
         ),
         (f"{TLS}x", "TLS does not work there: do both sides speak it, with certificates that the other trusts?"),
+        (
+            "UNKNOWN: ipv4:127.0.0.1:1: connection attempt timed out before receiving SETTINGS frame",
+            "it takes connections and says nothing: does it hang, or speak another protocol?",
+        ),
         ("UNKNOWN: ipv4:1.2.3.4:1: something new", "something new"),
     ],
 )
