@@ -18,7 +18,7 @@ from forebay_server.service.models.description import InstanceGroup, ModelDescri
 from forebay_server.service.pictures.picture_input import PictureInput
 
 pytest.importorskip("av")
-from tests.support.videos import encode
+from tests.support.videos import encode, parameter_sets, without_vui
 
 cv2 = pytest.importorskip("cv2")
 MOST = 50_000_000
@@ -97,6 +97,35 @@ def test_each_picture_comes_with_its_own_unit(opened, codec):
     gpu = opened(codec, units[0])
     for number, unit in enumerate(units):
         assert [each.number for each in gpu.decode(unit.data, number)] == [number]
+
+
+@pytest.mark.parametrize("level", ["3.1", "4.0", "5.1"])
+def test_a_stream_whose_parameter_sets_say_little_is_decoded(opened, level):
+    units = encode(frames_of_clip(24), "h264", gop=8, options={"profile": "baseline", "level": level})
+    units = [without_vui(unit) for unit in units]
+    found, expected = rows(opened("h264", units[0]), units), rows(LibavCodec("h264", MOST), units)
+    assert sorted(found) == list(range(len(units)))
+    assert all(np.abs(found[n].astype(int) - expected[n]).mean() < 0.5 for n in expected)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_parameter_sets_that_came_before_are_enough(codec):
+    units = encode(frames_of_clip(16), codec, gop=8)
+    reader, codecs = UnitReader(codec), VideoCodecs("auto", MOST, 64, MonotonicClock())
+    sequence = reader.read(units[0].data).sequence
+    stream = stream_of(codec)
+    stream = VideoStream(codec, lambda: reader.sets, stream.model)
+    codecs.open(stream, sequence)
+    codecs.store.join()
+    gpu = codecs.open(stream, sequence).device
+    bare = units[8].data
+    for each in parameter_sets(units[8], codec).split(b"\0\0\1")[1:]:
+        bare = bare.replace(b"\0\0\1" + each, b"")
+    later = [type(units[8])(bare, units[8].shown, is_keyframe=True), *units[9:]]
+    found, expected = rows(gpu, later), rows(LibavCodec(codec, MOST), units[8:])
+    gpu.close()
+    assert sorted(found) == list(range(8))
+    assert all(np.abs(found[n].astype(int) - expected[n]).mean() < 0.5 for n in expected)
 
 
 def test_another_size_at_a_keyframe_gets_another_decoder(opened):

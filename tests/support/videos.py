@@ -10,6 +10,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from forebay_server.service.frontend.frames.video.bits import without_escapes
+
 ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 FASTEST = {"preset": "ultrafast", "tune": "zerolatency"}
 SIDE = 64
@@ -67,6 +69,45 @@ def parameter_sets(unit, codec="h264"):
     kinds = {7, 8} if codec == "h264" else {32, 33, 34}
     kind = (lambda part: part[0] & 31) if codec == "h264" else (lambda part: part[0] >> 1 & 63)
     return b"".join(b"\0\0\1" + part.rstrip(b"\0") for part in parts[1:] if part and kind(part) in kinds)
+
+
+def without_vui(unit):
+    """A unit of H.264 whose sequence parameter set says nothing beyond what it must, as those of many cameras."""
+    parts = unit.data.split(b"\0\0\1")
+    for index, part in enumerate(parts):
+        if part[:1] and part[0] & 31 == 7:
+            parts[index] = part[:4] + _cut_before_vui(part[4:])
+    return Unit(b"\0\0\1".join(parts), unit.shown, unit.is_keyframe)
+
+
+def _cut_before_vui(payload):
+    """The fields of a set of the Baseline profile after its level, up to vui_parameters_present_flag, which is 0."""
+    bits = "".join(f"{byte:08b}" for byte in without_escapes(payload))
+    position = 0
+
+    def unsigned():
+        nonlocal position
+        zeros = bits.index("1", position) - position
+        position += 2 * zeros + 1
+        return int(bits[position - zeros - 1 : position], 2) - 1
+
+    unsigned()  # number
+    unsigned()  # frame_num
+    if unsigned() == 0:  # the kind of picture order count
+        unsigned()
+    unsigned()  # references
+    position += 1
+    unsigned()  # width
+    unsigned()  # height
+    assert bits[position] == "1", "fields"
+    position += 2
+    position += 1
+    if bits[position - 1] == "1":
+        for _ in range(4):
+            unsigned()
+    kept = bits[:position] + "01"
+    kept += "0" * (-len(kept) % 8)
+    return bytes(int(kept[start : start + 8], 2) for start in range(0, len(kept), 8))
 
 
 def mutated(data, seed):

@@ -15,7 +15,7 @@ from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
 
-SEQUENCE = Sequence(1280, 720, 1_382_400, 4, 0, frame_num_bits=4)
+SEQUENCE = Sequence(1280, 720, 1_382_400, 4, 4, 0, frame_num_bits=4)
 KEY = AccessUnit(is_keyframe=True, is_reference=True, frame_num=0, sequence=SEQUENCE)
 
 

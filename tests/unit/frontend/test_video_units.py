@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.video.access_unit import MOST_SETS, UnitReader, nal_units
 from forebay_server.service.frontend.frames.video.bits import Bits, BitsEndError, without_escapes
-from tests.support.videos import clip, encode, levels, parameter_sets
+from forebay_server.service.frontend.frames.video.codec import LibavCodec
+from tests.support.videos import clip, encode, levels, parameter_sets, without_vui
 
 CODECS = ["h264", "hevc"]
 
@@ -166,3 +167,15 @@ def test_parameter_sets_of_a_frame_are_bounded():
     unit = clip(1)[0]
     with pytest.raises(InvalidRequestError, match=f"more than {MOST_SETS} parameter sets"):
         UnitReader("h264").read(parameter_sets(unit) * MOST_SETS + unit.data)
+
+
+@pytest.mark.parametrize(("level", "most"), [("3.1", 5), ("4.0", 9), ("5.1", 16)])
+def test_a_set_that_says_little_leaves_room_for_what_the_level_allows(level, most):
+    usual = clip(2, size=(1280, 720), options={"profile": "baseline", "level": level})
+    bare = [without_vui(unit) for unit in usual]
+    found = UnitReader("h264").read(bare[0].data).sequence
+    assert (found.references, found.most_buffered) == (1, most)
+    told = UnitReader("h264").read(usual[0].data).sequence
+    assert (told.references, told.most_buffered) == (1, 1)
+    decoder = LibavCodec("h264", 1 << 24)
+    assert [len(list(decoder.decode(unit.data, number))) for number, unit in enumerate(bare)] == [1, 1]

@@ -133,7 +133,8 @@ def _kind(stream: VideoStream, sequence: Sequence) -> DecoderKind | None:
     if not is_for_devices(sequence):
         return None
     gpus = stream.model.groups[0].gpus
-    return DecoderKind(gpus[0] if gpus else 0, stream.codec, (sequence.width, sequence.height), sequence.references)
+    size = sequence.width, sequence.height
+    return DecoderKind(gpus[0] if gpus else 0, stream.codec, size, sequence.most_buffered)
 
 
 class UntilReady:

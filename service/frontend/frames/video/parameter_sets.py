@@ -12,6 +12,26 @@ _HIGH_PROFILES = frozenset((100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 
 _WITHOUT_B_FRAMES = 66  # Baseline
 _EXTENDED_SAR = 255
 _MOST_REFERENCES = 16
+_MACROBLOCKS = {
+    9: 396,
+    10: 396,
+    11: 900,
+    12: 2376,
+    13: 2376,
+    20: 2376,
+    21: 4752,
+    22: 8100,
+    30: 8100,
+    31: 18_000,
+    32: 20_480,
+    40: 32_768,
+    41: 32_768,
+    42: 34_816,
+    50: 110_400,
+    51: 184_320,
+    52: 184_320,
+}
+"""level_idc of H.264 -> MaxDpbMbs of table A-1: of all pictures that a decoder keeps. Levels above keep 16 pictures."""
 _MOST_CYCLE = 255  # num_ref_frames_in_pic_order_cnt_cycle
 _MOST_CPBS = 32
 _CHROMA_SHARES = (1.0, 1.5, 2.0, 3.0)  # samples for each pixel, by chroma_format_idc
@@ -30,6 +50,7 @@ class Sequence:
         height: pixels as coded.
         picture_bytes: of one decoded picture.
         references: pictures that a decoder keeps at most.
+        most_buffered: the same for a decoder that goes by the level where the set does not say, as GPUs' do.
         reorder_frames: pictures that may be shown before one that was sent earlier; None where the set does not say.
         has_fields: whether a picture may be one of two fields.
         frame_num_bits: of H.264's frame_num; 0 for H.265.
@@ -42,6 +63,7 @@ class Sequence:
     height: int
     picture_bytes: int
     references: int
+    most_buffered: int
     reorder_frames: int | None
     has_fields: bool = False
     frame_num_bits: int = 0
@@ -59,8 +81,7 @@ def read_h264(bits: Bits) -> tuple[int, Sequence]:
 
     Raises BitsEndError and ParameterSetError.
     """
-    profile, constraints = bits.read(8), bits.read(8)
-    bits.skip(8)
+    profile, constraints, level = bits.read(8), bits.read(8), bits.read(8)
     number = _checked(bits.unsigned(), 31)
     chroma, depth = 1, 8
     if profile in _HIGH_PROFILES:
@@ -79,12 +100,14 @@ def read_h264(bits: Bits) -> tuple[int, Sequence]:
         for _ in range(4):
             bits.unsigned()
     reorder, buffered = _restriction(bits) if bits.flag() else (None, references)
+    by_level = _MACROBLOCKS.get(level, 1 << 30) * 256 // (width * height) if reorder is None else 0
     is_baseline = profile == _WITHOUT_B_FRAMES or (profile in _HIGH_PROFILES and bool(constraints & 0x10))
     if is_in_order or is_baseline:
         reorder = 0
     kept = max(references, buffered, reorder or 0)
     size = _picture_bytes(width, height, chroma, depth)
-    return number, Sequence(width, height, size, kept, reorder, has_fields, frame_num_bits, may_have_gaps)
+    most = max(kept, min(by_level, _MOST_REFERENCES))
+    return number, Sequence(width, height, size, kept, most, reorder, has_fields, frame_num_bits, may_have_gaps)
 
 
 def _high_fields(bits: Bits) -> tuple[int, int]:
@@ -199,7 +222,7 @@ def read_h265(bits: Bits) -> tuple[int, Sequence]:
     side = 1 << 3 + _checked(bits.unsigned() + bits.unsigned(), 3)  # of a coding tree block, 8 to 64 pixels
     place_bits = (-(-width // side) * -(-height // side) - 1).bit_length()
     size = _picture_bytes(width, height, chroma, depth)
-    return number, Sequence(width, height, size, kept, reorder, highest_layer=layers, place_bits=place_bits)
+    return number, Sequence(width, height, size, kept, kept, reorder, highest_layer=layers, place_bits=place_bits)
 
 
 def _checked(value: int, most: int) -> int:
