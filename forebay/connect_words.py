@@ -3,6 +3,9 @@
 import re
 
 _FAILED = re.compile(r"failed to connect to all addresses; last error: \w+: (?P<place>.*?): (?P<why>.+)", re.DOTALL)
+_XDS_SERVER = re.compile(
+    r"xDS channel for server (?P<server>\S+): channel in TRANSIENT_FAILURE: (?P<why>.+)", re.DOTALL
+)
 _REASONS = (  # the first whose mark is in gRPC's text
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is of an authority that this side does not trust"),
     ("Hostname Verification", "the server's certificate is for another name than this address"),
@@ -18,6 +21,11 @@ _REASONS = (  # the first whose mark is in gRPC's text
 )
 _NO_NAME = re.compile(r"(?is)(DNS resolution failed for|errors resolving) .*(not found|not known)")
 _HTTP_1 = re.compile(r".*Failed parsing HTTP/2.*http1\.x server.*", re.DOTALL)
+_XDS = (  # the same, of an address that begins with xds:
+    ("GRPC_XDS_BOOTSTRAP or", "an xds: address needs a bootstrap file, whose path is in GRPC_XDS_BOOTSTRAP"),
+    ("Failed to load file", "the bootstrap file of xDS that GRPC_XDS_BOOTSTRAP names cannot be read"),
+    ("bootstrap", "the bootstrap file of xDS is not as gRPC wants it"),
+)
 NOTHING_LISTENS = ("nothing listens there", "there is no such socket")
 
 
@@ -27,11 +35,16 @@ def connect_words(details: str) -> str:
         return "the host's name is not known"
     if _HTTP_1.match(details):
         return "HTTP/1 is spoken there: is it an admin port?"
+    if (found := _XDS_SERVER.search(details)) is not None:
+        return f"the xDS server {found['server']} cannot be reached: {_words(found['why'], _REASONS)}"
+    if details.startswith("Failed to create XdsClient: "):
+        return _words(details, _XDS)
     found = _FAILED.fullmatch(details)
-    if found is None:
-        return details
-    why = found["why"]
-    for mark, words in _REASONS:
+    return details if found is None else _words(found["why"], _REASONS)
+
+
+def _words(why: str, reasons: tuple[tuple[str, str], ...]) -> str:
+    for mark, words in reasons:
         if mark.lower() in why.lower():
             return words
     return why

@@ -62,6 +62,36 @@ def test_a_wrong_place_has_a_reason(details, words):
     assert connect_words(details) == words
 
 
+XDS = "Failed to create XdsClient: "
+CHANNEL = "empty address list (LDS resource cameras: xDS channel for server 127.0.0.1:1: channel in TRANSIENT_FAILURE: "
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        (
+            f"{XDS}Environment variables GRPC_XDS_BOOTSTRAP or GRPC_XDS_BOOTSTRAP_CONFIG not defined",
+            "an xds: address needs a bootstrap file, whose path is in GRPC_XDS_BOOTSTRAP",
+        ),
+        (
+            f"{XDS}Failed to load file: /nowhere due to error(fdopen): No such file or directory",
+            "the bootstrap file of xDS that GRPC_XDS_BOOTSTRAP names cannot be read",
+        ),
+        (
+            f"{XDS}Failed to parse bootstrap JSON string: INVALID_ARGUMENT: JSON parsing failed",
+            "the bootstrap file of xDS is not as gRPC wants it",
+        ),
+        (f"{XDS}something new", f"{XDS}something new"),
+        (
+            f"{CHANNEL}{FAILED}UNKNOWN: ipv4:127.0.0.1:1: connect: Connection refused (node ID:x))",
+            "the xDS server 127.0.0.1:1 cannot be reached: nothing listens there (connection refused)",
+        ),
+    ],
+)
+def test_an_xds_address_that_cannot_be_resolved_has_a_reason(details, words):
+    assert connect_words(details) == words
+
+
 def test_other_texts_stay():
     assert connect_words("no model 'm'") == "no model 'm'"
     assert connect_words("") == ""
