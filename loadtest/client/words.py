@@ -2,7 +2,10 @@
 
 import grpc
 
+TENSORS_ONLY = "takes no pictures"  # of Forebay's message for a model without a picture input
 _CONNECTING = (
+    (("http1.x server",), "HTTP/1 is spoken there: is it an admin port?"),
+    (("before receiving settings",), "it takes connections and says nothing: does it hang, or speak another protocol?"),
     (("connection refused", "no such file"), "no server listens; start `forebay serve`, or name another --address"),
     (("lookup failed", "name resolution", "not known"), "the host's name is not known"),
     (("handshake", "ssl", "certificate"), "TLS does not work there with this --tls-ca"),
@@ -14,6 +17,8 @@ _CONNECTING = (
 def cannot_connect(address: str, code: grpc.StatusCode, details: str | None) -> str:
     """Return the reason why no stream could be opened at an address."""
     details = details or ""
+    if code is grpc.StatusCode.UNIMPLEMENTED and TENSORS_ONLY in details:
+        return f"{address}: {details}: give --encoding tensor"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{address}: the server does not serve this protocol ({details}); choose another with --protocol"
     lowered = details.lower()

@@ -225,6 +225,21 @@ def test_where_nobody_listens_the_error_says_what_to_do(protocol, address, words
         ("UNAVAILABLE", "errors resolving x:1: [hostname lookup failed for x]", "x:1: the host's name is not known"),
         ("UNAVAILABLE", "failed to connect to all addresses; last error: Socket closed", "x:1: it hangs up; a server"),
         ("UNAVAILABLE", "failed to connect to all addresses; Ssl handshake failed", "x:1: TLS does not work there"),
+        (
+            "UNAVAILABLE",
+            "failed to connect to all addresses; last error: INTERNAL: Trying to connect an http1.x server",
+            "x:1: HTTP/1 is spoken there: is it an admin port?",
+        ),
+        (
+            "UNAVAILABLE",
+            "failed to connect to all addresses; attempt timed out before receiving SETTINGS frame",
+            "x:1: it takes connections and says nothing",
+        ),
+        (
+            "UNIMPLEMENTED",
+            "model 'm' takes no pictures; send TENSOR",
+            "x:1: model 'm' takes no pictures; send TENSOR: give --encoding tensor",
+        ),
         ("UNIMPLEMENTED", "Method not found!", "x:1: the server does not serve this protocol"),
         ("UNAVAILABLE", "the server is shutting down", "x:1: UNAVAILABLE: the server is shutting down"),
         ("NOT_FOUND", "", "x:1: NOT_FOUND"),
