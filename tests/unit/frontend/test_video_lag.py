@@ -50,13 +50,13 @@ def test_an_overloaded_stream_has_little_patience_until_that_is_forgotten():
 
 def test_an_overloaded_stream_goes_on_while_its_waits_are_shorter_but_not_for_ever():
     lag, now_ns = overloaded(), PATIENCE_NS + MS
-    waits = ((0, 100), (60, 99), (200, 99), (299, 80))
+    waits = ((0, 300), (60, 269), (200, 199), (299, 80))
     found = [lag.effort(wait * MS, now_ns + later * MS, is_keyframe=False) for later, wait in waits]
     assert found == [Effort.NEEDED] * 4
     assert lag.effort(80 * MS, now_ns + 300 * MS, is_keyframe=False) is Effort.NONE
     now_ns += FORGOTTEN_NS // 2
-    lag.effort(100 * MS, now_ns, is_keyframe=False)
-    assert lag.effort(100 * MS, now_ns + 50 * MS, is_keyframe=False) is Effort.NONE
+    lag.effort(300 * MS, now_ns, is_keyframe=False)
+    assert lag.effort(270 * MS, now_ns + 60 * MS, is_keyframe=False) is Effort.NONE
 
 
 def test_late_keyframes_are_left_out_only_under_overload_and_not_for_longer_than_that_is_remembered():
@@ -70,8 +70,8 @@ def test_late_keyframes_are_left_out_only_under_overload_and_not_for_longer_than
         now_ns += FORGOTTEN_NS // 4
         found.append(lag.effort(LATE_NS, now_ns, is_keyframe=True))
     assert found == [*[Effort.NONE] * 3, Effort.NEEDED] * 5
-    assert lag.effort(0, now_ns + 1, is_keyframe=True) is Effort.ALL
-    assert lag.effort(LATE_NS, now_ns + 2, is_keyframe=True) is Effort.NONE
+    assert lag.effort(25 * MS, now_ns + 1, is_keyframe=True) is Effort.ALL
+    assert lag.effort(26 * MS, now_ns + 2, is_keyframe=True) is Effort.NONE
 
 
 def test_short_budgets_leave_room_for_jitter():
@@ -92,10 +92,10 @@ def test_the_work_of_a_stream_is_bounded_by_its_lag_and_by_no_memory_of_it(budge
     for waited_ms, later_ms, is_keyframe in units:
         now_ns += later_ms * MS
         effort = lag.effort(waited_ms * MS, now_ns, is_keyframe=is_keyframe)
-        if waited_ms <= max(25, budget_ms / 2):
+        if waited_ms <= max(25, budget_ms / (4 if is_keyframe else 2)):
             assert effort is Effort.ALL  # as soon as the lag is gone, and for ever
         if waited_ms <= late_ms:
-            assert effort is not Effort.NONE
+            assert effort is not Effort.NONE or is_keyframe
             late_since_ns = None
         elif effort is Effort.NONE:
             late_since_ns = None
