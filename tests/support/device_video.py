@@ -2,6 +2,7 @@
 
 import av
 
+from forebay_server.engines.clock import MonotonicClock
 from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.engines.video import VideoPlanes
@@ -91,7 +92,7 @@ class Gpu:
 
     def __init__(self):
         self.clock = ManualClock()
-        self.device = SimulatedDevice(clock=self.clock)
+        self.device = SimulatedDevice(clock=MonotonicClock())  # its copies take time
         self.decoders, self.error = [], None
         self.codecs = VideoCodecs("auto", MOST, 2, self.clock, self._device, self._decoder)
 

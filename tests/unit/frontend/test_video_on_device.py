@@ -1,13 +1,16 @@
 """Sessions of video for a model on a GPU: each frame is answered once, in order, with its own picture."""
 
+import functools
+import random
+
 import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError
 from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS
 from forebay_server.service.frontend.frames.video.substitute import ASK_AGAIN_NS
-from tests.support.device_video import Gpu
+from tests.support.device_video import Gpu, SimulatedVideoDecoder
 from tests.support.front_end import SessionHarness
 from tests.support.videos import clip, level, parameter_sets
 
@@ -24,22 +27,31 @@ class Stream:
         fields = {"delivery": pb.DELIVERY_EVERY, **fields}
         self.harness = SessionHarness(encoding=ENCODINGS[codec], gpu=self.gpu, permits=64, **fields)
         self.harness.version.is_ordered = False
-        self._sent = []
+        self._sent, self._seqs, self.next_seq = [], [], 1
 
-    def send(self, units):
-        for unit in units:
+    def send(self, units, *, at_once=1):
+        """Send units; a worker comes after each `at_once` of them."""
+        for number, unit in enumerate(units, 1):
             self._sent.append(unit)
-            self.harness.send(len(self._sent), payload=unit.data)
-            self.harness.settle()
+            self._seqs.append(self.next_seq)
+            self.harness.send(self.next_seq, payload=unit.data)
+            self.next_seq += 1
+            if number % at_once == 0:
+                self.harness.settle()
+        self.harness.settle()
 
     def wait_for_decoder(self):
         self.gpu.codecs.store.join()
 
-    def end(self):
-        """End the stream in order; return the words of its results."""
+    def answered(self):
+        """End the stream in order: each frame has one answer."""
         self.harness.session.stop_reading()
         self.harness.settle()
-        assert [seq for seq, _ in self.harness.codes] == list(range(1, len(self._sent) + 1))
+        assert [seq for seq, _ in self.harness.codes] == self._seqs
+
+    def end(self):
+        """End the stream in order; return the words of its results. Those that are OK have their own picture."""
+        self.answered()
         for unit, result in zip(self._sent, self.harness.results, strict=True):
             if result.status.code == pb.STATUS_OK:
                 grey = float(np.frombuffer(result.tensors[0].data, np.uint8).mean())
@@ -222,4 +234,68 @@ def test_a_stream_of_another_kind_gets_a_decoder_once_it_is_of_the_usual_one():
     stream.send(usual[GOP:])
     assert stream.end() == ["OK"] * 4 * GOP
     assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+@functools.cache
+def groups_of(codec):
+    """Groups of pictures of three kinds."""
+    kinds = ({}, {"size": (128, 96)}, {"bframes": 1, "gop": 6})
+    clips = [clip(3 * kind.get("gop", GOP), codec, **{"gop": GOP, **kind}) for kind in kinds]
+    return [split(units) for units in clips]
+
+
+def split(units):
+    """The units by their groups of pictures."""
+    found = []
+    for unit in units:
+        if unit.is_keyframe:
+            found.append([])
+        found[-1].append(unit)
+    return found
+
+
+def disturb(stream, chance):
+    """Let something happen to the GPU, or to what is sent."""
+    gpu = stream.gpu
+    match chance.randrange(8):
+        case 0:
+            gpu.error = chance.choice([DeviceMemoryError("no memory"), BackendUnavailableError("no engine"), None])
+        case 1:
+            stream.harness.clock.advance(RETRY_AFTER_NS)
+        case 2:
+            for decoder in gpu.decoders:
+                decoder.is_refusing = chance.random() < 0.3
+        case 3:
+            stream.next_seq += 1
+        case 4 | 5:
+            stream.wait_for_decoder()
+
+
+def damaged(unit, chance):
+    """The unit, or one that a device refuses, or one that nothing decodes."""
+    data = unit.data
+    match chance.randrange(12):
+        case 0:
+            data += SimulatedVideoDecoder.BROKEN
+        case 1:
+            data = data[: len(data) // 2]
+        case 2:
+            data = b"no video"
+    return type(unit)(data, unit.shown, unit.is_keyframe)
+
+
+@pytest.mark.parametrize("codec", ENCODINGS)
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_each_frame_is_answered_once_and_nothing_is_left(codec, seed):
+    chance = random.Random(seed)  # noqa: S311 - the same events each time
+    fields = chance.choice([{}, {"delivery": pb.DELIVERY_LATEST, "latency_budget_ms": 60_000}])
+    stream = Stream(codec, **fields)
+    for _ in range(12):
+        disturb(stream, chance)
+        kind = chance.choice(groups_of(codec))
+        units = chance.choice(kind)
+        stream.send([damaged(unit, chance) for unit in units], at_once=chance.choice([1, 3]))
+    if chance.random() < 0.7:
+        stream.answered()
     stream.close()
