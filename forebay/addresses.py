@@ -238,8 +238,11 @@ def _likely(entry: str) -> str:
         return f"{rest.rstrip('/')}, without {scheme}://"
     if _HOST_AND_PORT.fullmatch(f"{entry}:1"):
         return f"host:port, such as {entry}:8001"
-    if all(_HOST_AND_PORT.fullmatch(part) for part in re.split(r"[;\s]+", entry)):
+    parts = re.split(r"[;\s]+", entry)
+    if len(parts) > 1 and all(_HOST_AND_PORT.fullmatch(part) for part in parts):
         return "several servers with commas in between"
+    if re.fullmatch(r"[^\s:]+:[0-9]+", entry):
+        return "a port from 1 to 65535"
     host, _, port = entry.rpartition(":")
     if _HOST_AND_PORT.fullmatch(f"[{host}]:{port}"):
         return f"an IPv6 address in brackets, such as [{host}]:{port}"

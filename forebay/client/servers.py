@@ -134,13 +134,14 @@ class Servers:
             UnreachableError, CallRefusedError, OSError: as `ask`.
         """
         await self._look_up()
-        known = {str(address): address for address in self._addresses.current}
+        known = self._addresses.current
+        names = ", ".join(map(str, known))
         if server is None and len(known) > 1:
-            raise ValueError(f"name one of the servers: {', '.join(known)}")
-        if server is not None and server not in known:
-            raise ValueError(f"there is no server {server!r}; there are {', '.join(known)}")
-        address = next(iter(known.values())) if server is None else known[server]
-        return await self._holder(address).ask(method, request, metadata, timeout_s)
+            raise ValueError(f"name one of the servers: {names}")
+        found = [each for each in known if server in {None, str(each), each.target}]
+        if not found:
+            raise ValueError(f"there is no server {server!r}; there are {names}")
+        return await self._holder(found[0]).ask(method, request, metadata, timeout_s)
 
     async def _answer_or_error(
         self, address: Address, method: str, request: bytes, metadata: Metadata, timeout_s: float

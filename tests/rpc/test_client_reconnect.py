@@ -9,6 +9,7 @@ import pytest
 import forebay.aio
 from forebay import Reconnection, Status, StreamRefusedError, UnreachableError
 from forebay.wire import frames_pb2 as wire
+from tests.support.bad_network import BadNetwork
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import LoopClock, on_loop
 from tests.support.real_server import eventually
@@ -418,3 +419,17 @@ async def test_server_that_comes_back_on_its_address_is_found_again():
         await server.start(server.address)
         assert (await stream.receive()).is_ok
         await client.close()
+
+
+@on_loop
+async def test_a_stream_opens_over_a_line_with_a_long_round_trip():
+    """gRPC gave each attempt to connect 0.1 to 0.25 s, and began again for ever."""
+    async with (
+        scripted() as server,
+        BadNetwork(server.address, delay_s=0.35, least_delay_s=0.35).listening() as line,
+        forebay.aio.Client(line.address) as client,
+    ):
+        stream = client.stream("door", **EVERY)
+        await stream.open()
+        await stream.abort()
+        assert len(server.calls) == 1

@@ -224,6 +224,17 @@ async def test_a_list_with_a_dead_and_a_repeated_entry_works_and_says_so(caplog)
     assert any(f"server {DEAD} is left out for" in record.getMessage() for record in caplog.records)
 
 
+@on_loop
+async def test_a_record_is_asked_by_its_address_or_by_its_whole_name(monkeypatch):
+    two_records(monkeypatch, "cameras.example")
+    async with client_of("cameras.example:1") as client:
+        for server in ("127.0.0.3:1", "127.0.0.3:1 (cameras.example:1)"):
+            with pytest.raises(UnreachableError, match=r"no answer from 127\.0\.0\.3:1 "):
+                await client.move_streams(1, server=server)
+        with pytest.raises(ValueError, match=r"there is no server '127\.0\.0\.4:1'; there are 127\.0\.0\.2:1 "):
+            await client.move_streams(1, server="127.0.0.4:1")
+
+
 @pytest.mark.parametrize("client", [forebay.Client, forebay.aio.Client])
 def test_a_wrong_entry_is_named_before_anything_is_sent(client):
     with pytest.raises(ValueError, match="'b' is no address; give host:port"):

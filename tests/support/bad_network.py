@@ -20,16 +20,20 @@ class BadNetwork:
         target: host:port of the server.
         seed: of every choice.
         delay_s: how long each chunk is held back, at most.
+        least_delay_s: at least.
         slice_bytes: the longest piece that is passed on at once.
         cut_after_bytes: a connection is cut once so many bytes have passed it, in both directions together, on average;
             None: never.
     """
 
-    def __init__(self, target, *, seed=1, delay_s=0.0, slice_bytes=CHUNK_BYTES, cut_after_bytes=None):
+    def __init__(
+        self, target, *, seed=1, delay_s=0.0, least_delay_s=0.0, slice_bytes=CHUNK_BYTES, cut_after_bytes=None
+    ):
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._random = random.Random(seed)  # noqa: S311 - to be repeated, not secret
         self._delay_s = delay_s
+        self._least_delay_s = least_delay_s
         self._slice_bytes = slice_bytes
         self._cut_after_bytes = cut_after_bytes
         self._connections = set()
@@ -80,7 +84,7 @@ class BadNetwork:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 if self._delay_s:
-                    await asyncio.sleep(self._random.uniform(0, self._delay_s))
+                    await asyncio.sleep(self._random.uniform(self._least_delay_s, self._delay_s))
                 for start in range(0, len(data), self._slice_bytes):
                     piece = data[start : start + self._slice_bytes]
                     writer.write(piece)
