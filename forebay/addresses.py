@@ -219,7 +219,7 @@ def _check(entry: str, text: str) -> None:
         raise ValueError(
             f"the address {text!r} has an empty entry; give host:port or unix:PATH, with commas in between"
         )
-    if entry.startswith(_SCHEMES):
+    if entry.startswith(_SCHEMES) and entry not in _SCHEMES:
         return
     match = _HOST_AND_PORT.fullmatch(entry)
     if match is not None and 0 < int(match["port"]) < 65536:

@@ -44,6 +44,7 @@ def test_a_single_address_stays_as_it_is(text):
         ("a:1,,b:1", "'a:1,,b:1' has an empty entry"),
         ("a:1,b", "'b' is no address"),
         ("a:1,b:70000", "'b:70000' is no address; give a port from 1 to 65535"),
+        ("unix:", "'unix:' is no address"),
         ("http://a:1", "'http://a:1' is no address"),
         ("a:1 b:1", "'a:1 b:1' is no address; give several servers with commas in between"),
         ("a:1; b:1", "'a:1; b:1' is no address; give several servers with commas in between"),
