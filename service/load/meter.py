@@ -10,7 +10,7 @@ from typing import NamedTuple
 BUSY = 0.85
 """Of the busiest model's instances: beyond this, waiting times grow faster than the load."""
 NOT_IN_TIME = 0.01
-MOST_MISSED = 0.9  # share of the frames not in time, where it says how much is offered
+MOST_MISSED = 0.5  # share of the frames not in time that says how much is offered: a pause misses all for a second
 
 
 class Totals(NamedTuple):

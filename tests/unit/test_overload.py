@@ -132,7 +132,14 @@ def test_a_server_that_gets_its_streams_back_tries_again_and_moves_as_before_onc
     assert 92 <= sum(moves) <= 93
 
 
-def test_a_moment_of_overload_asks_nobody_and_closes_the_door_for_that_moment():
+def test_pauses_of_a_server_with_little_to_do_ask_no_stream():
+    overload, pause = Overload(), Load(0.5, 1.0).offered
+    for second in range(60):
+        load = 0.5 if second % 7 else pause
+        assert not overload.decide(second * S, utilization=load, streams=10, unwanted=0).count
+
+
+def test_a_moment_of_overload_asks_no_stream_and_closes_the_door_for_that_moment():
     overload = Overload()
     loads = [0.7, 0.7, 1.0, 0.7, 0.7, 0.7, 0.7, 0.7]
     rooms = []
@@ -168,7 +175,7 @@ def test_the_load_of_a_few_looks_counts():
 def test_the_load_and_what_is_offered(busy, late):
     load = Load(busy, late)
     assert load.utilization == (max(busy, 1.0) if late > 0.01 else busy)
-    assert load.offered == pytest.approx(load.utilization / (1 - min(late, 0.9)))
+    assert load.offered == pytest.approx(load.utilization / (1 - min(late, 0.5)))
 
 
 def test_the_meter_reads_the_difference_to_its_last_reading():
