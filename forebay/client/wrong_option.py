@@ -47,8 +47,11 @@ def check_client(address: object, tls: object, reconnection: object) -> None:
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in StreamKeywords.__annotations__:
-            near = difflib.get_close_matches(name, StreamKeywords.__annotations__, 1)
-            hint = f"did you mean {near[0]}?" if near else "help(forebay.client.keywords.StreamKeywords) has all"
+            near = [known for known in StreamKeywords.__annotations__ if known.endswith(f"_{name}")]
+            near = near or difflib.get_close_matches(name, StreamKeywords.__annotations__, 1)
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else "help(forebay.client.keywords.StreamKeywords) has all"
+            )
             raise TypeError(f"a stream has no argument {name!r}: {hint}")
 
 
