@@ -66,10 +66,14 @@ def plan(
         from forebay_server.loadtest.options import seconds as seconds_of
 
         if bool(model) == (costs_file is not None):
-            raise UsageError("give the name of a model, or --costs with a file that --save wrote")
+            both = ", not both: the file is of one model" if model else ""
+            raise UsageError(f"give the name of a model, or --costs with a file that --save wrote{both}")
         _refuse_measuring(context, costs_file)
         load = LoadOptions(encoding=_encoding(encoding), size=size, quality=quality, frames=frames)
+        load.job()  # raises now rather than after the server's start
         target = Target(seconds_of(slo_p99, "--slo-p99") * 1e3, max_dropped / 100)
+        if not target.p99_ms:
+            raise UsageError(f"--slo-p99 is {slo_p99!r}, which no frame can keep; give a time above 0, such as 100ms")
         streams = _cameras(fps, budget or slo_p99, delivery)
         kinds = _machines(machines or [], front_ends, taken, has_cameras=cameras_here)
         _check_places(save, chart)
@@ -117,7 +121,7 @@ def _refuse_measuring(context: typer.Context, costs_file: Path | None) -> None:
     if given:
         raise UsageError(
             f"{', '.join(given)}: nothing is measured beside --costs, whose file is of one model and kind of frames; "
-            f"leave out {'it' if len(given) == 1 else 'them'}, or measure: give the model's name instead of --costs"
+            f"leave {'it' if len(given) == 1 else 'them'} out, or measure: give the model's name instead of --costs"
         )
 
 

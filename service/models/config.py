@@ -169,7 +169,7 @@ def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str
         if not close and (meant := next((name for name in known if name.startswith(value) or value in name), "")):
             hint = f"did you mean {meant!r}? "
         if value in TRITON_ONLY:
-            hint = "Triton has it, Forebay does not; "
+            hint = "Triton has it, Forebay does not: serve the network itself, as ONNX; "
         raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}known are {', '.join(known)}")
     return known.get(value)
 

@@ -339,7 +339,10 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
         ('backend: "onnxrt"', "unknown backend 'onnxrt': did you mean 'onnxruntime'?"),
         ('backend: "onnx"', "unknown backend 'onnx': did you mean 'onnxruntime'?"),
         ('backend: "trt"', "unknown backend 'trt': known are onnxruntime"),
-        ('backend: "python"', "unknown backend 'python': Triton has it, Forebay does not; known are onnxruntime, "),
+        (
+            'backend: "python"',
+            "'python': Triton has it, Forebay does not: serve the network itself, as ONNX; known are onn",
+        ),
         ('platform: "tensorrt"', "unknown platform 'tensorrt': did you mean 'tensorrt_plan'?"),
         ('backend: "tensorrt" platform: "onnxruntime_onnx"', "differ: leave one out"),
         ("max_batch_size: -1", "max_batch_size is -1: it must be from 0"),

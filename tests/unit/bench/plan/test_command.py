@@ -89,7 +89,9 @@ def test_the_chart_is_one_svg_file_with_a_line_for_each_machine_and_the_target(p
         (("--encoding", "jpeg"), "--encoding: nothing is measured beside --costs"),
         (("--size", "64x64", "-m", "models", "--seconds", "3"), "--model-repository, --size, --seconds: nothing is"),
         (("--slo-p99", "soon"), "--slo-p99"),
-        (("detector",), "give the name of a model, or --costs"),
+        (("--slo-p99", "0ms"), "--slo-p99 is '0ms', which no frame can keep"),
+        (("--size", "64x64"), "leave it out, or measure"),
+        (("detector",), "give the name of a model, or --costs with a file that --save wrote, not both"),
         (("--chart", "/nowhere/at/all.svg"), "there is no folder"),
     ],
 )
@@ -104,6 +106,12 @@ def test_an_unknown_encoding_is_exit_code_2_before_a_server_starts():
     result = CliRunner().invoke(app, ["plan", "detector", "--encoding", "gif"])
     assert result.exit_code == 2
     assert "--encoding is 'gif': one of jpeg" in result.output
+
+
+def test_a_wrong_size_is_one_line_and_exit_code_2_before_a_server_starts():
+    result = CliRunner().invoke(app, ["plan", "detector", "--size", "1280"])
+    assert result.exit_code == 2
+    assert result.output == "forebay plan: --size is WIDTHxHEIGHT, for example 640x480\n"
 
 
 def test_a_file_that_holds_no_costs_is_exit_code_65(tmp_path):
