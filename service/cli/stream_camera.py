@@ -196,6 +196,8 @@ class CameraRun:
         collector = asyncio.create_task(self._collect(stream))
         try:
             await asyncio.wait({collector})  # a feeder that fails finishes the stream, which ends the collector
+            if collector.exception() is None:  # all is answered: let the call end, which an abort would break
+                await stream.close()
         except asyncio.CancelledError:
             feeder.cancel()
             await stream.close(INTERRUPTED_CLOSE_S)  # wait a moment for frames in flight

@@ -1,5 +1,6 @@
 """`forebay stream` and `forebay demo` against a scripted server."""
 
+import asyncio
 import json
 import os
 import signal
@@ -189,6 +190,22 @@ def test_several_sources_are_cameras_with_totals_of_their_own(tmp_path):
     assert {path.name for path in tmp_path.glob("o*.avi")} == {
         "o-a.avi.avi", "o-b.avi.avi", "o-folder.avi", "o-a.avi-2.avi",
     }  # fmt: skip
+
+
+def test_a_call_whose_frames_are_answered_is_left_to_end(tmp_path):
+    """A cancelled call is one that broke, to the server: its page would tell of trouble with this camera."""
+    ended = []
+
+    async def ends_after_its_last_answer(call):
+        await detects(call)
+        await asyncio.sleep(0.05)  # the last answer is on its way before the end
+        ended.append(call.open.stream_id)
+
+    clips = [write_clip(tmp_path / name) for name in ("a.avi", "b.avi")]
+    with ScriptedServerThread(ends_after_its_last_answer) as server:
+        result = run("stream", *clips, "--address", server.address)
+    assert result.exit_code == exit_codes.OK, result.output
+    assert sorted(ended) == ["a.avi", "b.avi"]
 
 
 def test_a_source_that_fails_leaves_the_others_alone(tmp_path):
