@@ -105,6 +105,8 @@ class Client:
             await stream.send(frame)
             stream.finish()
             result = await stream.receive(timeout_s)
+            if result is not None:
+                await stream.close()  # let the call end: the server takes one that is cancelled for broken
         finally:
             await stream.abort()
         if result is None:

@@ -447,3 +447,20 @@ async def test_unix_socket_is_an_address_like_any_other():
         ):
             await stream.send(b"jpeg")
             assert (await stream.receive()).is_ok
+
+
+@on_loop
+async def test_the_call_of_one_picture_is_left_to_end():
+    """A cancelled call is one that broke, to the server."""
+    ended = []
+
+    async def ends_after_its_answer(call):
+        await call.accept()
+        await call.echo()
+        await asyncio.sleep(0.05)  # the answer is on its way before the end
+        ended.append(call.open.stream_id)
+
+    async with scripted(ends_after_its_answer) as server, forebay.aio.Client(server.address) as client:
+        result = await client.infer(b"\xff\xd8\xff", model="m")
+    assert result.status is Status.OK
+    assert ended == ["picture"]
