@@ -22,7 +22,7 @@ UNITS = 120
 BITS_PER_S = 4_000_000
 CAMERAS_READY_PER_S = 12
 """Decoders that a GPU has made in a second, at least: cameras are connected for longer than that takes."""
-SETTING = "FOREBAY_VIDEO_DECODE"
+SETTING, MOST_STREAMS = "FOREBAY_VIDEO_DECODE", "FOREBAY_MAX_VIDEO_STREAMS"
 
 
 def video_cameras(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -30,10 +30,9 @@ def video_cameras(plan: Plan) -> Iterator[dict[str, Any]]:
     path, facts = _write_clip(plan.work / "camera-1280x720.units")
     models = {"typed": ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}
     front_ends = max(plan.front_ends)
-    os.environ["FOREBAY_MAX_VIDEO_STREAMS"] = str(2 * max(plan.video_cameras))
     usual, most = plan.video_cameras[:2], plan.video_cameras[2:]
     for decode, counts in (("auto", usual), ("cpu", usual[:1]), ("auto", most)):
-        os.environ[SETTING] = decode
+        os.environ |= {SETTING: decode, MOST_STREAMS: str(2 * max(plan.video_cameras))}
         try:
             with gpu_group(plan, models, front_ends) as server:
                 for count in counts:
@@ -42,7 +41,7 @@ def video_cameras(plan: Plan) -> Iterator[dict[str, Any]]:
                     warm_up_s = None if decode == "cpu" else plan.group_camera_seconds / 3 + count / CAMERAS_READY_PER_S
                     yield cell | measured(plan, server, target, count, warm_up_s)
         finally:
-            del os.environ[SETTING]
+            del os.environ[SETTING], os.environ[MOST_STREAMS]
 
 
 def _write_clip(path: Path) -> tuple[Path, dict[str, Any]]:
