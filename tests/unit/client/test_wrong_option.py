@@ -66,7 +66,7 @@ def test_a_client_refuses_what_it_cannot_use(arguments, words):
     [
         ("http://localhost:8001", "give localhost:8001, without http://"),
         ("localhost", "such as localhost:8001"),
-        ("localhost:99999", "such as 127.0.0.1:8001"),
+        ("localhost:99999", "give a port from 1 to 65535"),
     ],
 )
 def test_an_address_that_is_none_says_what_to_give(address, words):
