@@ -74,6 +74,9 @@ def decoded_per_s(make: Callable[[], Callable[[], None]], frames: int, cores: in
     return sum(counts) / (time.monotonic() - started)
 
 
+CAMERA_BYTES = 64 << 20  # of a decoder's memory, for 1920x1080 with few references
+
+
 def offer(units: Sequence[bytes], cameras: Sequence[int]) -> list[Offered]:
     """Return the result for each number of cameras.
 
@@ -85,7 +88,8 @@ def offer(units: Sequence[bytes], cameras: Sequence[int]) -> list[Offered]:
     config = simulated_config(input_shape=f"{SIDE},{SIDE},3", max_batch_size=8) + shape
     found = []
     for count in cameras:
-        with running_server({"camera": config}) as server:
+        most = {"FOREBAY_MAX_VIDEO_STREAMS": str(count), "FOREBAY_VIDEO_MEMORY_BYTES": str(count * CAMERA_BYTES)}
+        with running_server({"camera": config}, environment=most) as server:
             found.append(asyncio.run(_offered(server, units, count)))
     return found
 
