@@ -72,7 +72,7 @@ def test_the_generator_measures_its_own_ceiling_after_the_run(null_server, tmp_p
 
 def test_an_injected_stall_and_a_dropped_frame_show_in_the_report(null_server, tmp_path):
     run = tmp_path / "run.json"
-    faults = ("--stall-at-frame", "100", "--stall-ms", "50", "--drop-frame", "200")
+    faults = ("--stall-at-frame", "200", "--stall-ms", "50", "--drop-frame", "250")
     options = ("--cameras", "2", "--fps", "30", "--duration", "5", "--json", str(run), "--assert", "lost=0")
     finished = load("--address", null_server(*faults), *SMALL, "--policy", "block", *options)
     document = read(run)
