@@ -11,6 +11,7 @@ import functools
 from ctypes import CFUNCTYPE, POINTER, Structure, c_int, c_longlong, c_short, c_ubyte, c_uint, c_ulong, c_void_p
 from typing import Any, Final
 
+from forebay_server.engines.cuda.bound_library import bound
 from forebay_server.engines.errors import BackendUnavailableError
 
 LIBRARY: Final = "libnvcuvid.so.1"
@@ -216,9 +217,4 @@ def load() -> Any:  # noqa: ANN401 - a library
 
 def bind(path: str) -> Any:  # noqa: ANN401 - a library
     """Return the library at a path, with its functions declared. Raises OSError and AttributeError."""
-    library, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
-    for name, types in _FUNCTIONS.items():
-        function = getattr(quick if name in _QUICK else library, name)
-        function.argtypes, function.restype = types, c_int
-        setattr(library, name, function)
-    return library
+    return bound(path, _FUNCTIONS, _QUICK)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_void_p
 from typing import Any, NamedTuple
 
+from forebay_server.engines.cuda.bound_library import bound
 from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, ExecutionError
 
 _HARDWARE = 3  # nvjpegBackend_t
@@ -74,12 +75,7 @@ def load() -> Any:  # noqa: ANN401 - a library
 
 def bind(path: str) -> Any:  # noqa: ANN401 - a library
     """Return the library at a path, with its functions declared. Raises OSError."""
-    library, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
-    for name, types in _FUNCTIONS.items():
-        function = getattr(quick if name in _QUICK else library, name)
-        function.argtypes, function.restype = types, c_int
-        setattr(library, name, function)
-    return library
+    return bound(path, _FUNCTIONS, _QUICK)
 
 
 _P = c_void_p

@@ -110,7 +110,7 @@ class Overload:
         if surplus <= 0:
             self._due_ns, self._is_content = now_ns + PROBE_NS, True
             return NOTHING
-        is_sure = self._stays >= ENOUGH_STAYS and surplus > 0
+        is_sure = self._stays >= ENOUGH_STAYS
         self._due_ns = now_ns + (ROUND_NS if is_sure else PROBE_NS)
         count = max(1, int(streams * MOST_SHARE)) if is_sure else 1
         return Wish(min(streams, count), surplus)
