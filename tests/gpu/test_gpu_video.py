@@ -40,8 +40,9 @@ def opened():
 
     def open_(codec, unit):
         stream, sequence = stream_of(codec), sequence_of(codec, unit)
-        codecs.open(stream, sequence).close()
+        waiting = codecs.open(stream, sequence)
         codecs.store.join()
+        waiting.close()
         found.append(codecs.open(stream, sequence))
         assert isinstance(found[-1], WithSubstitute)
         return found[-1].device
