@@ -74,10 +74,11 @@ RUN --mount=type=bind,from=base,target=/base \
 # Each image is whole: both would name the id of a stage in common, which is another one in every build.
 FROM base AS gpu
 ENV PATH=/opt/forebay/bin:$PATH HOME=/tmp XDG_CACHE_HOME=/var/cache PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 # Platforms that run an image as an arbitrary user give it group 0.
 RUN install -d -o 65532 -g 0 -m 0775 /var/cache/forebay
-# The NVIDIA container runtime brings the driver; the CUDA libraries come with the Python packages.
+# The NVIDIA container runtime brings the driver, with `video` also libnvcuvid for NVDEC; the other CUDA libraries come with
+# the Python packages, libnvjpeg and NVRTC with EXTRAS=gpu-decode.
 COPY --from=build-gpu /opt/forebay /opt/forebay
 USER 65532:65532
 WORKDIR /tmp

@@ -24,8 +24,8 @@ LOCKS = ROOT / "locks"
 PYTHON = "3.13"  # of the image
 GLIBC = "2_36"  # of Debian 12; a base with an older one finds no wheel for some hashes
 MACHINES = ("x86_64", "aarch64")
-EXTRAS = ("build", "cuda", "load", "nvml", "otel", "tensorrt-rtx", "torch", "track", "video")
-UNLOCKED = {"dev", "gpu-decode", "tensorrt"}
+EXTRAS = ("build", "cuda", "gpu-decode", "load", "nvml", "otel", "tensorrt-rtx", "torch", "track", "video")
+UNLOCKED = {"dev", "tensorrt"}
 X86_ALONE = {"load": "hdrhistogram has no wheel for aarch64"}
 SOURCE_ALONE = "tensorrt-rtx-cu13"  # no wheel; a module that imports all of its bindings, which Forebay does itself
 SETUPTOOLS = ["setuptools>=80"]

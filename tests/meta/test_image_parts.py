@@ -39,6 +39,15 @@ def test_the_image_has_the_versions_that_are_tested():
     assert image == tested
 
 
+def test_the_extras_have_the_versions_that_are_tested():
+    tested = read_lock(ROOT / "requirements-dev.lock")
+    for extra in EXTRAS:
+        image = read_lock(ROOT / "locks" / f"{extra}.txt")
+        assert {name: image[name] for name in image.keys() & tested} == {
+            name: tested[name] for name in image.keys() & tested
+        }
+
+
 def test_a_server_has_no_load_tester():
     assert "hdrhistogram" not in read_lock(ROOT / "locks" / "cpu.txt")
     assert "hdrhistogram" in read_lock(ROOT / "locks" / "load.txt")
@@ -76,6 +85,7 @@ def test_an_extra_adds_to_the_image_and_changes_nothing_in_it():
 BINARY = {
     "cpu": ("grpcio", "numpy", "onnxruntime", "opencv-python-headless", "pydantic-core", "simplejpeg"),
     "cuda": ("cuda-bindings",),
+    "gpu-decode": ("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-nvjpeg"),
     "tensorrt-rtx": ("cuda-bindings", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
     "torch": ("cuda-bindings", "nvidia-cublas", "nvidia-cudnn-cu13", "torch", "triton"),
     "build": ("ml-dtypes", "onnx"),
@@ -100,6 +110,17 @@ def test_the_dockerfile_installs_with_hashes_and_leaves_no_installer():
     ]
     assert re.findall(r"/pip --python \S+ install ([^\n]*)", DOCKERFILE) == ["--no-deps /src/dist/*.whl \\"]
     assert "python3.13 -m venv --without-pip /opt/forebay" in DOCKERFILE
+
+
+def test_the_gpu_image_asks_for_the_drivers_video_decoder():
+    (asked,) = re.findall(r"NVIDIA_DRIVER_CAPABILITIES=(\S+)", DOCKERFILE)
+    assert set(asked.split(",")) == {"compute", "utility", "video"}
+
+
+def test_the_page_names_every_lock_that_may_be_an_extra():
+    page = (ROOT / "docs" / "container.md").read_text()
+    (names,) = re.findall(r"\| `EXTRAS` \| none \| extras, comma-separated: (.*?) \|", page)
+    assert sorted(names.split(", ")) == sorted(EXTRAS)
 
 
 def test_the_label_has_the_version_of_the_package():
