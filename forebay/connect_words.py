@@ -7,6 +7,12 @@ _XDS_SERVER = re.compile(
     r"xDS channel for server (?P<server>\S+): channel in TRANSIENT_FAILURE: (?P<why>.+)", re.DOTALL
 )
 _REASONS = (  # the first whose mark is in gRPC's text
+    ("certificate has expired", "the server's certificate has expired, or the clock of this machine is wrong"),
+    (
+        "certificate is not yet valid",
+        "the server's certificate is not yet valid, or the clock of this machine is wrong",
+    ),
+    ("CERTIFICATE_EXPIRED", "the certificate of this side has expired: renew it"),
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is of an authority that this side does not trust"),
     ("Hostname Verification", "the server's certificate is for another name than this address"),
     ("CERTIFICATE_REQUIRED", "the server wants a certificate of this side, and its key"),

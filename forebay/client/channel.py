@@ -7,8 +7,6 @@ replaced channel is closed when its last call has ended.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,6 +17,7 @@ from forebay.client.errors import CallRefusedError, UnreachableError
 from forebay.client.forks import opened, refuse_in_child
 from forebay.client.options import Tls
 from forebay.client.retry import RESTRICTED
+from forebay.client.tls_files import credentials_of, modified_ns
 from forebay.connect_words import connect_words
 from forebay.wire import frames_pb2 as wire
 
@@ -64,7 +63,7 @@ class ChannelHolder:
         """Start a call; it fails fast if the server cannot be reached.
 
         Raises:
-            OSError, ValueError: a certificate file cannot be read, or is no PEM file.
+            OSError, ValueError: a certificate file cannot be read, or cannot be used.
         """
         channel = self._present()
         start = channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
@@ -78,7 +77,7 @@ class ChannelHolder:
         Raises:
             UnreachableError: no answer came within `timeout_s`, or no connection.
             CallRefusedError: the server answered with an error.
-            OSError, ValueError: a certificate file cannot be read, or is no PEM file.
+            OSError, ValueError: a certificate file cannot be read, or cannot be used.
         """
         channel = self._present()
         call: grpc.aio.UnaryUnaryCall[bytes, bytes]
@@ -100,7 +99,7 @@ class ChannelHolder:
         """Return the channel for a new call. Raises ForkedClientError."""
         refuse_in_child()
         opened(self)
-        files_seen = _modified_ns(self._tls)
+        files_seen = modified_ns(self._tls)
         if self._channel is None or files_seen != self._files_seen:
             try:
                 channel = _open(self.address, self._tls)
@@ -157,28 +156,8 @@ def _open(address: Address, tls: Tls | None) -> grpc.aio.Channel:
         options = (*options, ("grpc.default_authority", address.name))
     if tls is None:
         return grpc.aio.insecure_channel(address.target, options=options)
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.cert)
-    )
+    credentials = credentials_of(tls)
     name = tls.server_name or address.name.rpartition(":")[0]
     if name:
         options = (*options, ("grpc.ssl_target_name_override", name))
     return grpc.aio.secure_channel(address.target, credentials, options=options)
-
-
-def _files(tls: Tls | None) -> Iterable[Path | str]:
-    return [] if tls is None else [name for name in (tls.ca, tls.cert, tls.key) if name is not None]
-
-
-def _modified_ns(tls: Tls | None) -> tuple[int, ...]:
-    return tuple(Path(name).stat().st_mtime_ns for name in _files(tls))
-
-
-def _read(name: Path | str | None) -> bytes | None:
-    """Return a PEM file's contents. Raises OSError, and ValueError for another kind of file."""
-    if name is None:
-        return None
-    data = Path(name).read_bytes()
-    if b"-----BEGIN " not in data:
-        raise ValueError(f"{name} is no PEM file, which begins with -----BEGIN: convert it with openssl")
-    return data

@@ -5,6 +5,7 @@ from pathlib import Path
 import grpc
 
 from forebay.addresses import Address
+from forebay.pem import authorities_fault
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.target import TargetSpec
 
@@ -35,6 +36,8 @@ def open_channel(spec: TargetSpec, server: Address) -> grpc.aio.Channel:
         certificates = Path(spec.ca_file).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the file of --tls-ca: {error.strerror}") from error
+    if problem := authorities_fault(spec.ca_file, certificates):
+        raise UsageError(f"--tls-ca: {problem}")
     credentials = grpc.ssl_channel_credentials(root_certificates=certificates)
     if server.name:
         options = (*options, ("grpc.ssl_target_name_override", server.name.rpartition(":")[0]))

@@ -17,11 +17,12 @@ from pathlib import Path
 import grpc
 import structlog
 
+from forebay.certificate_dates import date_fault
+from forebay.pem import authorities_fault, loaded_pair, pair_fault
 from forebay_server.service.settings import ServeSettings
 
 log = structlog.get_logger(__name__)
 
-_HANDSHAKE_STEPS = 8  # client hello, server flight, client finished, tickets; more is a loop
 Signature = tuple[tuple[int, int, int], ...]
 
 
@@ -110,9 +111,11 @@ def _load(files: CertificateFiles, signature: Signature) -> "grpc.ServerCertific
     """Read and check files that had this signature just now. Raises CertificateError."""
     chain, key = _read(files.chain, "tls_cert"), _read(files.key, "tls_key")
     client_ca = None if files.client_ca is None else _read(files.client_ca, "tls_client_ca")
+    if problem := pair_fault(files.chain, chain, files.key, key):
+        raise CertificateError(f"tls_cert, tls_key: {problem}")
     _check_pair(files)
-    if files.client_ca is not None:
-        _context_trusting(files.client_ca, "tls_client_ca")
+    if files.client_ca is not None and client_ca is not None:
+        _check_authorities(files.client_ca, client_ca)
     if _signature_or_none(files) != signature:  # the files that were read may differ from the checked ones
         raise CertificateError("tls_cert, tls_key: the files changed while they were read; try again")
     return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
@@ -127,53 +130,24 @@ def _read(path: Path, setting: str) -> bytes:
         ) from None
 
 
-def _no_passphrase() -> str:
-    raise CertificateError("tls_key: the key has a passphrase; give one without, readable by this user only")
-
-
 def _check_pair(files: CertificateFiles) -> None:
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        server.load_cert_chain(files.chain, files.key, _no_passphrase)
-    except OSError as error:  # ssl.SSLError is one; another if a file has just gone
-        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
-            problem = f"{files.key} is not the key of {files.chain}"
-        else:
-            problem = f"{files.chain} and {files.key} are no PEM certificate and key"
-        raise CertificateError(f"tls_cert, tls_key: {problem}; give a pair that belongs together") from None
-    client = _context_trusting(files.chain, "tls_cert")
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate vouches for itself: only its dates count
-    try:
-        _shake_hands(server, client)
-    except ssl.SSLCertVerificationError as error:
-        raise CertificateError(f"tls_cert: {files.chain}: {error.verify_message}; renew it") from None
+        problem = date_fault(loaded_pair(files.chain, files.key), files.chain)
+    except ValueError as error:
+        raise CertificateError(f"tls_cert, tls_key: {error}") from None
     except ssl.SSLError as error:
         raise CertificateError(f"tls_cert: {files.chain} does not work: {error.reason}; make a new one") from None
+    except OSError as error:  # a file has just gone
+        raise CertificateError(f"tls_cert, tls_key: {error.strerror}; try again") from None
+    if problem:
+        raise CertificateError(f"tls_cert: {files.chain}: {problem}")
 
 
-def _context_trusting(path: Path, setting: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _check_authorities(path: Path, data: bytes) -> None:
+    problem = authorities_fault(path, data)
     try:
-        context.load_verify_locations(path)
-    except (ssl.SSLError, OSError):
-        raise CertificateError(f"{setting}: {path} holds no PEM certificate") from None
-    return context
-
-
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Run a handshake between the two through memory. Raises ssl.SSLError."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    for _ in range(_HANDSHAKE_STEPS):
-        for end in tuple(ends):
-            try:
-                end.do_handshake()
-                ends.remove(end)
-            except ssl.SSLWantReadError:
-                pass
-        if not ends:
-            return
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:  # ssl.SSLError is one
+        problem = problem or f"{path} holds no PEM certificate that can be read: is it whole?"
+    if problem:
+        raise CertificateError(f"tls_client_ca: {problem}")

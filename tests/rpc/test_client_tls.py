@@ -31,16 +31,16 @@ def authority(tmp_path_factory):
     return made
 
 
-def server_credentials(authority, wants_client=False):
-    pair = [(authority.folder / f"server.{suffix}").read_bytes() for suffix in ("key", "pem")]
+def server_credentials(authority, wants_client=False, name="server"):
+    pair = [(authority.folder / f"{name}.{suffix}").read_bytes() for suffix in ("key", "pem")]
     roots = authority.certificate.read_bytes() if wants_client else None
     return grpc.ssl_server_credentials([tuple(pair)], roots, require_client_auth=wants_client)
 
 
-def exchange(authority, tls, wants_client=False):
+def exchange(authority, tls, wants_client=False, server_name="server"):
     @on_loop
     async def run():
-        credentials = server_credentials(authority, wants_client)
+        credentials = server_credentials(authority, wants_client, server_name)
         async with (
             scripted(credentials=credentials) as server,
             forebay.aio.Client(server.address, tls=tls, **ONCE) as client,
@@ -119,3 +119,27 @@ async def test_files_that_are_half_written_leave_the_connection_as_it_is(authori
         trusted.write_bytes(authority.certificate.read_bytes())
         os.utime(trusted, ns=(0, trusted.stat().st_mtime_ns + 2_000_000))
         await client.stream("after", **EVERY).open()
+
+
+def test_swapped_files_and_files_of_two_pairs_are_refused_before_anything_is_sent(authority):
+    certificate, key = (authority.folder / name for name in ("client.pem", "client.key"))
+    for wrong, words in (
+        ({"cert": key, "key": certificate}, "the certificate and the key are swapped"),
+        ({"cert": certificate, "key": authority.folder / "server.key"}, "server.key is not the key of"),
+        ({"ca": key}, "holds a private key; it should hold the certificate of an authority"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            exchange(authority, Tls(**{"ca": authority.certificate, **wrong}), wants_client=True)
+
+
+def test_a_certificate_that_has_expired_is_a_warning_where_no_server_asks_for_it(authority, caplog):
+    certificate, key = authority.issue("old", days=-1)
+    exchange(authority, Tls(ca=authority.certificate, cert=certificate, key=key))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"the client's certificate {certificate}: certificate has expired; renew it" in caplog.text
+
+
+def test_a_server_whose_certificate_has_expired_is_not_called_a_stranger(authority):
+    authority.issue("past", days=-1)
+    with pytest.raises(UnreachableError, match="the server's certificate has expired"):
+        exchange(authority, Tls(ca=authority.certificate), server_name="past")

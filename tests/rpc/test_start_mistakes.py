@@ -36,7 +36,7 @@ def test_it_is_found_before_a_model_is_loaded(tmp_path, start, taken, front_ends
     file = tmp_path / "file"
     flags, expected_code, words = {
         "port": (["--address", f"127.0.0.1:{taken}"], 69, "is it in use?"),
-        "certificate": (["--address", "127.0.0.1:0", "--tls-cert", file, "--tls-key", file], 2, "no PEM certificate"),
+        "certificate": (["--address", "127.0.0.1:0", "--tls-cert", file, "--tls-key", file], 2, "is no PEM file"),
         "unix socket": (["--address", "127.0.0.1:0", "--uds", file], 69, "something else lies there"),
     }[mistake]
     code, log = start(front_ends, *flags)

@@ -194,6 +194,12 @@ def test_a_key_of_another_certificate_is_refused(authority):
     assert "is not the key of" in refusal(authority.folder / "server.pem", authority.folder / "client.key")
 
 
+def test_swapped_files_are_called_swapped(authority):
+    certificate, key = (authority.folder / f"server.{suffix}" for suffix in ("pem", "key"))
+    assert refusal(key, certificate).startswith("tls_cert, tls_key: the certificate and the key are swapped")
+    assert "holds a private key" in refusal(certificate, key, key)
+
+
 def test_an_expired_certificate_is_refused(authority, tmp_path):
     certificate, key = authority.issue("old", days=-1)
     assert "expired" in refusal(certificate, key)

@@ -1,9 +1,9 @@
 """Asks a server's health with gRPC, which knows every address, certificate and status. `health` has the quick way."""
 
-from pathlib import Path
-
 import grpc
 
+from forebay.client.options import Tls
+from forebay.client.tls_files import credentials_of
 from forebay.connect_words import connect_words
 from forebay_server.service.cli.remote.health import HealthError, TlsFiles
 from forebay_server.service.restricted import REFUSAL, how_to_mend
@@ -41,7 +41,9 @@ def _channel(address: str, tls: TlsFiles | None) -> grpc.Channel:
     if tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     try:
-        ca, key, cert = (None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.key, tls.cert))
+        credentials = credentials_of(Tls(ca=tls.ca, cert=tls.cert, key=tls.key))
     except OSError as error:
         raise HealthError(f"cannot read {error.filename}: {error.strerror}") from None
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), options)
+    except ValueError as error:
+        raise HealthError(str(error)) from None
+    return grpc.secure_channel(address, credentials, options)

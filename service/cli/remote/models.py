@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from forebay.connect_words import connect_words
+from forebay.pem import authorities_fault
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from forebay_server.service.restricted import REFUSAL, Headers, how_to_mend
@@ -77,6 +78,8 @@ class ModelControl:
             authorities = self._tls_ca.read_bytes()
         except OSError as error:
             raise ControlError(f"cannot read {self._tls_ca}: {error.strerror}") from None
+        if problem := authorities_fault(self._tls_ca, authorities):
+            raise ControlError(problem)
         return grpc.secure_channel(self._address, grpc.ssl_channel_credentials(authorities), options)
 
     def _call(self, method: str, request: object) -> pb.RepositoryIndexResponse:
