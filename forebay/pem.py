@@ -73,7 +73,7 @@ def _has_key(data: bytes) -> bool:
 
 
 def _fault(name: Path | str, data: bytes, wanted: str) -> str:
-    """Return what a file is in place of what is wanted."""
+    """Return a line that names the kind of a file and the kind that is wanted."""
     if not data.strip():
         return f"{name} is empty: it should hold the {wanted}, as PEM"
     if not (labels := _labels(data)):

@@ -178,7 +178,7 @@ def _fields(value: Any) -> dict[str, Any]:  # noqa: ANN401 - a flat dataclass of
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Round the numbers of a flat or nested object to what a score or a pixel needs."""
+    """Round the numbers of a flat or nested object to the precision of a score or a pixel."""
     for name, value in values.items():
         if type(value) is float:
             values[name] = round(value, 5)
