@@ -38,6 +38,7 @@ def batching(
     from forebay_server.bench.batching import BatchingBenchOptions, run_batching_bench
 
     try:
+        _check_plots(plots)
         options = BatchingBenchOptions(
             is_real=is_real,
             is_json=is_json,
@@ -53,6 +54,20 @@ def batching(
         typer.echo(f"forebay bench: {error}", err=True)
         sys.exit(2)
     run_batching_bench(options, out=typer.echo)
+
+
+def _check_plots(folder: Path | None) -> None:
+    """Raise ValueError, before the run, if plots cannot be drawn or written."""
+    from importlib.util import find_spec
+
+    from forebay_server.loadtest.places import place_fault
+
+    if folder is None:
+        return
+    if find_spec("matplotlib") is None:
+        raise ValueError("--plots needs matplotlib: pip install matplotlib")
+    if problem := place_fault(folder / "batching_p99.svg", makes_folders=True):
+        raise ValueError(f"--plots: {problem}")
 
 
 @bench_app.command()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _CERTIFICATES = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"})
-_WITH_PASSPHRASE = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")  # PKCS#8, and OpenSSL's older
+_LOCKED = b"ENCRYPTED PRIVATE KEY"  # of PKCS#8; OpenSSL's older form has a line instead
+_LOCKED_LINE = b"Proc-Type: 4,ENCRYPTED"
 
 _REMEDY_OF_LOCKED = "give one without, readable by this user only (openssl pkey -in KEY -out NEW)"
 
@@ -22,7 +23,7 @@ def authorities_fault(name: Path | str, data: bytes) -> str:
 def pair_fault(chain_name: Path | str, chain: bytes, key_name: Path | str, key: bytes) -> str:
     """Return the fault of a certificate chain and its key in one line; empty for none that their labels show."""
     if _has_certificate(chain) and _has_key(key):
-        has_passphrase = any(mark in key for mark in _WITH_PASSPHRASE)
+        has_passphrase = _LOCKED in _labels(key) or _LOCKED_LINE in key
         return f"the key {key_name} has a passphrase; {_REMEDY_OF_LOCKED}" if has_passphrase else ""
     if _has_key(chain) and _has_certificate(key):
         return f"the certificate and the key are swapped: {key_name} is the certificate, {chain_name} the key"

@@ -121,8 +121,10 @@ def search(
 
     async def run() -> int:
         from forebay_server.loadtest.capacity import search_capacity
+        from forebay_server.loadtest.output import Outputs
         from forebay_server.loadtest.search import Bounds, Objective
 
+        Outputs(json_path).check()
         is_whole = options.rate is None
         objective = Objective(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
         given = float(options.cameras) if options.rate is None else options.rate
@@ -152,8 +154,9 @@ def compare(
     async def run() -> int:
         from forebay_server.loadtest.compare import Change, text
         from forebay_server.loadtest.compare import compare as compare_documents
-        from forebay_server.loadtest.output import read, write_json
+        from forebay_server.loadtest.output import Outputs, read, write_json
 
+        Outputs(json_path).check()
         comparison = compare_documents(read(a), read(b))
         write_json(json_path, comparison.to_dict(), text(comparison))
         return int(ExitCode.SLO_MISSED if comparison.verdict is Change.WORSE else ExitCode.OK)

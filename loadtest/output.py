@@ -9,6 +9,7 @@ from forebay_server.loadtest import histograms
 from forebay_server.loadtest.errors import CannotWriteError, UsageError
 from forebay_server.loadtest.html import html
 from forebay_server.loadtest.markdown import markdown, text
+from forebay_server.loadtest.places import place_fault
 from forebay_server.loadtest.report import Document, is_document
 
 
@@ -22,13 +23,16 @@ class Outputs:
     hgrm: str | None = None
 
     def check(self) -> None:
-        """Raise UsageError now rather than after a long run if a folder does not exist."""
+        """Raise UsageError now rather than after a long run if a file cannot be written."""
         wanted = [path for path in (self.json, self.html, self.markdown, self.hgrm) if path is not None]
         if wanted.count("-") > 1:
             raise UsageError("only one report can go to standard output")
-        for path in wanted:
-            if path != "-" and not Path(path).parent.is_dir():
-                raise UsageError(f"there is no folder {Path(path).parent}")
+        files = [path for path in wanted if path != "-"]
+        if len(set(files)) < len(files):
+            raise UsageError("two reports have the same file: name one for each")
+        for path in files:
+            if problem := place_fault(Path(path)):
+                raise UsageError(problem)
 
     def write(self, document: Document) -> None:
         """Write all requested reports; the text report goes to standard output unless another one does."""
@@ -75,4 +79,4 @@ def _write(path: Path, body: str) -> None:
     try:
         path.write_text(body, encoding="utf-8")
     except OSError as error:
-        raise CannotWriteError(f"cannot write {path.name}: {error.strerror}") from error
+        raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error

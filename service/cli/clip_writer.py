@@ -25,7 +25,7 @@ class ClipWriter:
             ValueError: no container is known for the suffix.
         """
         if path.suffix.lower() not in CODES:
-            raise ValueError(f"{path.name}: a clip's name ends in {', '.join(CODES)}")
+            raise ValueError(f"{path}: a clip's name ends in {', '.join(CODES)}")
         self._path = path
         self._fps = fps
         self._size = (0, 0)

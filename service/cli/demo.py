@@ -17,6 +17,7 @@ from forebay_server.service.cli import exit_codes
 if TYPE_CHECKING:
     from forebay_server.service.cli.player import CameraLog
 
+FILES = ("demo.png", "demo.mp4")
 # The detector takes 40 to 50 ms of one core a frame: 8 frames a second leave room on two cores for everything else.
 FPS = 4.0
 CORES_PER_CAMERA = 1
@@ -93,10 +94,8 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
     from forebay_server.service.cli.player import CameraLog
     from forebay_server.service.cli.server_process import ServerStartError
 
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        typer.echo(f"forebay: cannot write to {options.out}: {error.strerror}; give another --out", err=True)
+    if problem := _made_folder_fault(options.out):
+        typer.echo(f"forebay: --out: {problem}", err=True)
         return exit_codes.CANNOT_WRITE
     logs = [CameraLog(f"camera-{number + 1}") for number in range(options.cameras)]
     with resources.as_file(resources.files("forebay_server.models") / "pedestrians.mp4") as clip:
@@ -115,6 +114,20 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
         typer.echo(f"forebay: {problem}; give another --out", err=True)
         return exit_codes.CANNOT_WRITE
     return exit_codes.OK if _is_good(report) else exit_codes.FAILED
+
+
+def _made_folder_fault(folder: Path) -> str:
+    """Make the folder; return why its files cannot be written, empty if they can."""
+    from forebay_server.loadtest.places import place_fault
+
+    for name in FILES:
+        if problem := place_fault(folder / name, makes_folders=True):
+            return problem
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"cannot write to {folder}: {error.strerror}"
+    return ""
 
 
 async def _play_all(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> None:
@@ -227,7 +240,7 @@ def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> tuple
     seen = [log for log in logs if log.findings]
     if not seen:
         return [], ""
-    picture, film = options.out / "demo.png", options.out / "demo.mp4"
+    picture, film = (options.out / name for name in FILES)
     written = []
     try:
         draw_picture(picture, clip, [(log.name, log.findings) for log in seen[:MOST_CAMERAS]])

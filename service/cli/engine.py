@@ -64,6 +64,7 @@ def build(
             timing_cache=timing_cache,
         )
         target = output or model.with_suffix(".plan")
+        _check_places(target, timing_cache)
         source = _folded(model) or model
         with _progress("building", is_shown=not is_json) as progress:
             manifest = build_plan(source, target, settings, progress)
@@ -104,6 +105,7 @@ def quantize(
                 f"precision {precision!r} for {target!r}: {' or '.join(PRECISIONS)} for cpu or tensorrt"
             )
         written = output or model.with_name(f"{model.stem}.{precision}.{target}.onnx")
+        _check_places(written)
         if precision == "fp16":
             report = to_fp16(model, written)
         else:
@@ -190,7 +192,18 @@ def profile(
     with _errors():
         from forebay_server.service.cli.engine_compare import profile_model
 
+        _check_places(trace)
         _report(profile_model(model, device, batch, runs, trace), is_json=is_json)
+
+
+def _check_places(*paths: Path | None) -> None:
+    """Raise typer.Exit, with a line, if a file cannot be written: before the work, which may take an hour."""
+    from forebay_server.loadtest.places import place_fault
+
+    for path in paths:
+        if path is not None and (problem := place_fault(path, makes_folders=True)):
+            typer.echo(f"forebay: {problem}", err=True)
+            raise typer.Exit(exit_codes.CANNOT_WRITE)
 
 
 def _folded(model: Path) -> Path | None:

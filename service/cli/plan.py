@@ -174,12 +174,13 @@ def _machines(
 
 
 def _check_places(*paths: Path | None) -> None:
-    """Raise UsageError now rather than after the measurement if a folder does not exist."""
+    """Raise UsageError now rather than after the measurement if a file cannot be written."""
     from forebay_server.loadtest.errors import UsageError
+    from forebay_server.loadtest.places import place_fault
 
     for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent}")
+        if path is not None and (problem := place_fault(path)):
+            raise UsageError(problem)
 
 
 def _costs(

@@ -88,9 +88,19 @@ def serve(
         "log_level": log_level,
     }
     loaded = settings_or_exit(flags, config)
+    _check_ready_file(loaded.values.ready_file)
     if supervise:
         raise typer.Exit(run_supervised())
     raise typer.Exit(run_group_or_server(loaded.values, is_debug=debug))
+
+
+def _check_ready_file(path: Path | None) -> None:
+    """End the command, with a line, if the ready file cannot be written: before models are loaded."""
+    from forebay_server.loadtest.places import place_fault
+
+    if path is not None and (problem := place_fault(path, is_replaced=True)):
+        typer.echo(f"forebay: --ready-file: {problem}", err=True)
+        raise typer.Exit(exit_codes.CANNOT_WRITE)
 
 
 def run_group_or_server(settings: "ServeSettings", *, is_debug: bool) -> int:

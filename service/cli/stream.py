@@ -70,7 +70,8 @@ def stream(
 
     headers = headers_or_exit("inference", restricted_protocol)
     forebay.tune_process()  # before the first import of grpc
-    from forebay_server.service.cli.stream_output import clips_for
+    from forebay_server.service.cli.clip_writer import CannotWriteError
+    from forebay_server.service.cli.stream_output import check_places, clips_for
     from forebay_server.service.cli.stream_plan import CameraPlan
     from forebay_server.service.cli.stream_session import StreamSession, run_session
     from forebay_server.service.cli.stream_sources import transcode_of
@@ -102,17 +103,20 @@ def stream(
             )
             for name, source in zip(names, sources, strict=True)
         ]
+        clips = clips_for(output, names)
+        check_places(clips, sources)
         session = StreamSession(
-            cameras=list(zip(plans, clips_for(output, names), strict=True)),
+            cameras=list(zip(plans, clips, strict=True)),
             address=None if is_serving else given_or_own(address, os.environ),
             tls=_tls(ca, cert, key),
             model=model,
             headers=dict(headers),
             is_json=is_json,
         )
-    except ValueError as error:
+    except (ValueError, CannotWriteError) as error:
         typer.echo(f"forebay: {error}", err=True)
-        raise typer.Exit(exit_codes.USAGE) from None
+        is_usage = isinstance(error, ValueError)
+        raise typer.Exit(exit_codes.USAGE if is_usage else exit_codes.CANNOT_WRITE) from None
     raise typer.Exit(run_session(session))
 
 

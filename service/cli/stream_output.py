@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from forebay import Detection, Result
-from forebay_server.service.cli.clip_writer import ClipWriter
+from forebay_server.loadtest.places import place_fault
+from forebay_server.service.cli.clip_writer import CannotWriteError, ClipWriter
 from forebay_server.service.cli.overlay import annotate, summary_of
 from forebay_server.service.cli.video import DEFAULT_FPS, Picture
 
@@ -115,6 +116,29 @@ def clips_for(path: Path | None, cameras: Sequence[str]) -> list[AnnotatedClip |
         AnnotatedClip(path.with_name(f"{path.stem}-{name}{path.suffix}"), camera)
         for name, camera in zip(plain, cameras, strict=True)
     ]
+
+
+def check_places(clips: Sequence[AnnotatedClip | None], sources: Sequence[str]) -> None:
+    """Find clips that cannot be written, before a source or a connection is opened.
+
+    Raises:
+        ValueError: a clip would be written over a source.
+        CannotWriteError: a clip cannot be written.
+    """
+    for clip in clips:
+        if clip is None:
+            continue
+        if any(_is_same(clip.path, source) for source in sources):
+            raise ValueError(f"--output: {clip.path} is a source itself; name another file")
+        if problem := place_fault(clip.path):
+            raise CannotWriteError(f"--output: {problem}")
+
+
+def _is_same(path: Path, source: str) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:  # one of the two is not there, or is no file
+        return False
 
 
 @contextlib.contextmanager

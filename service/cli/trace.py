@@ -28,6 +28,11 @@ def trace(
     """Save the last seconds of the pipeline; the server must have been started with --admin-address."""
     from http.client import HTTPException
 
+    from forebay_server.loadtest.places import place_fault
+
+    if str(output) != "-" and (problem := place_fault(output)):
+        typer.echo(f"forebay: {problem}", err=True)
+        raise typer.Exit(exit_codes.CANNOT_WRITE)
     where = admin_address or os.environ.get("FOREBAY_ADMIN_ADDRESS") or DEFAULT_ADMIN_ADDRESS
     try:
         content = fetch(where, f"/trace?seconds={seconds:g}")
