@@ -21,6 +21,7 @@ TIMEOUT_S = 10.0  # to open a network stream, and to wait for its next packet
 STANDARD_INPUT = "-"
 _ENCODINGS: dict[str, "Encoding"] = {"h264": "h264", "hevc": "h265", "mjpeg": "jpeg"}
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+_WITH_LENGTH = ("matroska", "mov", "flv", "avi")  # FFmpeg's names of containers whose header has the length
 _START = b"\0\0\0\1"
 
 
@@ -43,13 +44,20 @@ class PacketSource(Source):
         parameter_sets: in Annex B form; empty where every keyframe has its own.
     """
 
-    def __init__(self, container: Any, name: str, *, is_live: bool) -> None:  # noqa: ANN401 - PyAV is imported late
+    def __init__(
+        self,
+        container: Any,  # noqa: ANN401 - PyAV is imported late
+        name: str,
+        path: Path | None,
+        *,
+        is_live: bool,
+    ) -> None:
         track = _track(container)
         codec = track.codec_context
         if codec.name not in _ENCODINGS:
             raise CannotPassError(f"its codec is {codec.name}, not H.264, H.265 or motion JPEG")
-        declared = 0 if is_live else int(track.frames)
-        super().__init__(SourceInfo(name, is_live, float(track.average_rate or DEFAULT_FPS), declared))
+        frames, seconds = (0, 0.0) if is_live else (int(track.frames), _declared_s(container))
+        super().__init__(SourceInfo(name, is_live, float(track.average_rate or DEFAULT_FPS), frames, seconds, path))
         self.encoding = _ENCODINGS[codec.name]
         extradata = bytes(codec.extradata or b"")
         self.parameter_sets = b"" if self.encoding == "jpeg" else annex_b_sets(codec.name, extradata)
@@ -64,6 +72,7 @@ class PacketSource(Source):
         try:
             return next(self._packets, None)
         except av.FFmpegError:  # damaged, or the camera has gone
+            self.is_damaged = True
             return None
 
     def close(self) -> None:
@@ -97,7 +106,9 @@ def open_packets(name: str) -> PacketSource:
     try:
         if not is_live and name != STANDARD_INPUT:
             _refuse_turned(av, name)
-        return PacketSource(container, "standard input" if name == STANDARD_INPUT else shown, is_live=is_live)
+        if name == STANDARD_INPUT:
+            return PacketSource(container, "standard input", None, is_live=False)
+        return PacketSource(container, shown, None if is_live else Path(name), is_live=is_live)
     except BaseException:
         container.close()
         raise
@@ -107,6 +118,12 @@ def _track(container: Any) -> Any:  # noqa: ANN401
     if not container.streams.video:
         raise CannotPassError("it has no video, only sound or data")
     return container.streams.video[0]
+
+
+def _declared_s(container: Any) -> float:  # noqa: ANN401
+    """Return the length that the container declares, in s; 0 where FFmpeg only estimates it from the bytes."""
+    has_header = container.format.name.startswith(_WITH_LENGTH)
+    return float(container.duration or 0) / 1e6 if has_header else 0.0
 
 
 def _packets(container: Any, track: Any, filter_name: str) -> Iterator[Any]:  # noqa: ANN401

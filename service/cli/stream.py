@@ -62,8 +62,8 @@ def stream(
     """Send videos, pictures or live cameras through a server and show the detections.
 
     Each source is a camera of its own; one that fails leaves the others alone. One JSON line for each frame, each
-    camera in order, or a live view on a terminal. Exit code: 66 if nothing can be read, 74 if a video ends before its
-    declared end or a camera stays away, 69 without a server, 65 without the model, 1 if frames were lost or failed, 130
+    camera in order, or a live view on a terminal. Exit code: 66 if nothing can be read, 74 if a video is cut short
+    or a camera stays away, 69 without a server, 65 without the model, 1 if frames were lost or failed, 130
     after Ctrl-C, 143 after SIGTERM; of several sources the first that failed decides.
     """
     import forebay

@@ -76,6 +76,7 @@ class CameraRun:
         self._in_flight: dict[int, tuple[int, Frame]] = {}  # seq -> frame; as many as the window and the queue hold
         self._by_status: Counter[str] = Counter()
         self._fault = ""  # the reason of the first frame that is wrong or failed
+        self._fault_index = -1  # of that frame
         self._clip_fault = ""  # at its end
 
     async def run(self) -> int:
@@ -118,12 +119,25 @@ class CameraRun:
             first = await self._thread.call(self._first_of_next_video)
         if self._by_status["unanswered"]:
             return "frames were sent and not answered", exit_codes.FAILED
+        shortfall = await self._thread.call(self._shortfall)
         if self._fault:
-            return self._fault, exit_codes.FAILED
-        source, limit = self._opened_source, self._plan.limit
-        if (limit is None or source.read_frames < limit) and (shortfall := source.shortfall):
+            return f"{self._fault}{self._about_end(shortfall)}", exit_codes.FAILED
+        if shortfall:
             return f"{shortfall}; its frames were answered", exit_codes.INCOMPLETE
         return "", exit_codes.OK
+
+    def _about_end(self, shortfall: str) -> str:
+        """Return words after a fault that may come from the end of the file: raw H.264 declares no length."""
+        if shortfall:
+            return f"; {shortfall}"
+        source = self._opened_source
+        is_last = self._fault_index == source.read_frames - 1 and self._sent != self._plan.limit
+        return f"; it is the last one of {source.info.name}: cut short?" if is_last and source.info.path else ""
+
+    def _shortfall(self) -> str:
+        """Return why frames are missing at the end of the source; empty if none are. Thread: the source's."""
+        source, limit = self._opened_source, self._plan.limit
+        return source.shortfall if limit is None or source.read_frames < limit else ""
 
     async def _opened_for(
         self, client: forebay.aio.Client, model: str, first: Frame
@@ -241,11 +255,14 @@ class CameraRun:
             self._by_status[result.status.value] += 1
             index, frame = self._in_flight.pop(result.seq)
             if result.status.value in FAULTS:
-                name = file_of(frame) or f"frame {result.seq}"
-                self._fault = self._fault or f"{name} {result.status.value}: {result.message}"
+                self._note_fault(index, file_of(frame) or f"frame {result.seq}", result)
             self._sink.show(self._plan.name, index, file_of(frame), result)
             if self._clip is not None:
                 await self._thread.call(self._draw, self._clip, frame, result)
+
+    def _note_fault(self, index: int, name: str, result: forebay.Result) -> None:
+        if not self._fault:
+            self._fault, self._fault_index = f"{name} {result.status.value}: {result.message}", index
 
     def _draw(self, clip: AnnotatedClip, frame: Frame, result: forebay.Result) -> None:
         """Draw into the frame, if it can be decoded here. Thread: the source's."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.engines.extras import install_hint
+from forebay_server.service.cli.file_end import ends_early
 
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 
@@ -39,12 +40,16 @@ class SourceInfo:
         is_live: frames come at their own pace and old ones are worthless.
         fps: as declared, or a default if the declared value is nonsense.
         declared_frames: as declared; 0 without a declaration.
+        declared_s: length in seconds, as declared where no number of frames is; 0 without a declaration.
+        path: of the file; None for anything else.
     """
 
     name: str
     is_live: bool
     fps: float
     declared_frames: int
+    declared_s: float = 0.0
+    path: Path | None = None
 
 
 class Source:
@@ -55,6 +60,7 @@ class Source:
         has_changed: after the end: the next frames are another video, and `read` goes on with them.
         read_frames: number of frames read so far.
         skipped: files of a folder that are no pictures, with the reason.
+        is_damaged: frames after the last one that was read cannot be read.
     """
 
     has_mixed_sizes = False  # whether frames may differ in size
@@ -65,6 +71,7 @@ class Source:
         self.info = info
         self.read_frames = 0
         self.skipped: list[str] = []
+        self.is_damaged = False
 
     def read(self) -> Picture | None:
         """Return the next frame, or None at the end. Blocks: on the disk, the device or the network."""
@@ -78,11 +85,19 @@ class Source:
 
     @property
     def shortfall(self) -> str:
-        """After the end: the fault in the number of frames, or empty."""
-        declared = self.info.declared_frames
-        if self.info.is_live or self.read_frames >= declared * SHORT_BELOW:
+        """After the end: the fault in the number of frames, or empty. Blocks: on the disk."""
+        info, read = self.info, self.read_frames
+        if info.is_live:
             return ""
-        return f"{self.info.name} declares {declared} frames, but ends after {self.read_frames}: cut short or damaged"
+        is_short = read < info.declared_frames * SHORT_BELOW
+        if not (is_short or self.is_damaged or (info.path is not None and ends_early(info.path))):
+            return ""
+        if read < info.declared_frames:
+            return f"{info.name} declares {info.declared_frames} frames, but ends after {read}: cut short or damaged"
+        if read / info.fps < info.declared_s:
+            ends = f"ends after {read} frames ({read / info.fps:.1f} s)"
+            return f"{info.name} declares {info.declared_s:.1f} s, but {ends}: cut short or damaged"
+        return f"{info.name} ends in the middle of its data, after {read} frames: cut short or damaged"
 
     def close(self) -> None:
         """Close the file or the device. Idempotent."""
@@ -102,12 +117,14 @@ class Source:
 class CaptureSource(Source):
     """Any source that cv2.VideoCapture opens."""
 
-    def __init__(self, capture: Any, name: str, *, is_live: bool) -> None:  # noqa: ANN401 - cv2 is imported lazily
+    def __init__(self, capture: Any, name: str, target: str | int, *, is_live: bool) -> None:  # noqa: ANN401 - of cv2
         import cv2
 
+        path = None if is_live else Path(str(target))
         fps, declared = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         is_sane = 0 < declared < 1e9 and not is_live
-        info = SourceInfo(name, is_live, fps if 0 < fps <= 1000 else DEFAULT_FPS, int(declared) if is_sane else 0)
+        rate = fps if 0 < fps <= 1000 else DEFAULT_FPS
+        info = SourceInfo(name, is_live, rate, int(declared) if is_sane else 0, path=path)
         super().__init__(info)
         self._capture = capture
 
@@ -148,10 +165,10 @@ class FolderSource(Source):
 class PyAvSource(Source):
     """A file that only PyAV can read."""
 
-    def __init__(self, container: Any, name: str) -> None:  # noqa: ANN401 - av is an extra
+    def __init__(self, container: Any, path: Path) -> None:  # noqa: ANN401 - av is an extra
         track = container.streams.video[0]
         fps = float(track.average_rate or DEFAULT_FPS)
-        super().__init__(SourceInfo(name, is_live=False, fps=fps, declared_frames=int(track.frames)))
+        super().__init__(SourceInfo(path.name, False, fps, int(track.frames), path=path))  # noqa: FBT003
         self._container = container
         self._frames = container.decode(track)
 
@@ -160,7 +177,8 @@ class PyAvSource(Source):
 
         try:
             frame = next(self._frames, None)
-        except av.FFmpegError:  # damaged from here on
+        except av.FFmpegError:
+            self.is_damaged = True
             return None
         return None if frame is None else frame.to_ndarray(format="bgr24")
 
@@ -210,7 +228,7 @@ def _open_capture(target: str | int, name: str, *, is_live: bool) -> Source:
         capture.release()
         hint = "is it connected, and not in use by another program?" if is_live else "not a video that can be read"
         raise SourceError(f"{name} cannot be opened: {hint}")
-    return CaptureSource(capture, name, is_live=is_live)
+    return CaptureSource(capture, name, target, is_live=is_live)
 
 
 def _open_with_pyav(path: Path) -> Source:
@@ -223,11 +241,12 @@ def _open_with_pyav(path: Path) -> Source:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{path.name} is not a video that OpenCV or PyAV can read") from error
+        cut = ": it ends early, before its index: cut short" if ends_early(path) else ""
+        raise SourceError(f"{path.name} is not a video that OpenCV or PyAV can read{cut}") from error
     if not container.streams.video:
         container.close()
         raise SourceError(f"{path.name} holds no video, only sound or data")
-    return PyAvSource(container, path.name)
+    return PyAvSource(container, path)
 
 
 def _url_limits() -> list[int]:

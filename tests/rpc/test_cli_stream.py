@@ -15,6 +15,7 @@ from forebay.wire import frames_pb2 as wire
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.commands import app
 from tests.support.scripted_server import ScriptedServerThread
+from tests.unit.cli.test_file_end import write_video
 from tests.unit.cli.test_video import lie_about_length, write_clip
 
 PERSON = wire.Detection(
@@ -257,6 +258,32 @@ def test_clip_that_ends_before_its_declared_end_is_answered_and_told(tmp_path):
     assert result.exit_code == exit_codes.INCOMPLETE
     assert len(lines(result)) == 10
     assert "declares 44 frames, but ends after 10" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_file_that_is_cut_near_its_end_is_told(tmp_path, suffix):
+    options = {"movflags": "frag_keyframe+empty_moov"} if suffix == "mp4" else {}
+    clip = write_video(tmp_path / f"a.{suffix}", options=options)
+    clip.write_bytes(clip.read_bytes()[: -clip.stat().st_size // 14])
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", clip, "--address", server.address)
+    count = len(lines(result))
+    assert result.exit_code == exit_codes.INCOMPLETE
+    assert 20 < count < 30
+    assert f"ends after {count} frames" in result.stderr or "in the middle of its data" in result.stderr
+
+
+def test_a_last_frame_that_is_damaged_says_that_the_file_may_be_cut(tmp_path):
+    async def script(call):
+        await call.accept()
+        while (frame := await call.read()) is not None:
+            await call.answer(frame, code=wire.STATUS_INVALID if frame.seq == 30 else wire.STATUS_OK)
+
+    clip = write_video(tmp_path / "a.h264", format="h264")
+    with ScriptedServerThread(script) as server:
+        result = run("stream", clip, "--address", server.address)
+    assert result.exit_code == exit_codes.FAILED
+    assert "it is the last one of a.h264: cut short?" in result.stderr
 
 
 def test_clip_without_frames_is_told(tmp_path):
