@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forebay.encodings import LAYOUTS, VALUES
+from forebay.near_files import near_file
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.target import Encoding
 from forebay_server.loadtest.video import VIDEO, access_units
@@ -147,7 +148,7 @@ def _read(source: str) -> tuple[Iterator[Picture], str]:
         if path.is_dir():
             return _folder(path), f"pictures of {path.name}"
         if not path.is_file():
-            raise UsageError(f"there is no video or folder {source}")
+            raise UsageError(f"there is no video or folder {source}{near_file(path)}")
         return _video(path)
     with importlib.resources.as_file(importlib.resources.files("forebay_server.models") / "pedestrians.mp4") as clip:
         if clip.is_file():

@@ -63,6 +63,7 @@ def build(
             is_version_compatible=version_compatible,
             timing_cache=timing_cache,
         )
+        _require(model)
         target = output or model.with_suffix(".plan")
         _check_places(target, timing_cache)
         source = _folded(model) or model
@@ -104,6 +105,7 @@ def quantize(
             raise ModelFileError(
                 f"precision {precision!r} for {target!r}: {' or '.join(PRECISIONS)} for cpu or tensorrt"
             )
+        _require(model)
         written = output or model.with_name(f"{model.stem}.{precision}.{target}.onnx")
         _check_places(written)
         if precision == "fp16":
@@ -129,6 +131,7 @@ def inspect(model: ModelPath, *, is_json: Json = False) -> None:
     with _errors():
         from forebay_server.engines.build.inspection import inspect_file
 
+        _require(model)
         _report(dataclasses.asdict(inspect_file(model)), is_json=is_json)
 
 
@@ -156,6 +159,7 @@ def verify(
         from forebay_server.engines.build.verification import likely_cause
         from forebay_server.service.cli.engine_compare import compare
 
+        _require(model, reference)
         found = compare(model, reference, device, frames_from, (start, every, most), (color, mean, scale))
         has_results = found.agreement is not None
         if found.agreement is not None:
@@ -192,8 +196,22 @@ def profile(
     with _errors():
         from forebay_server.service.cli.engine_compare import profile_model
 
+        _require(model)
         _check_places(trace)
         _report(profile_model(model, device, batch, runs, trace), is_json=is_json)
+
+
+def _require(*paths: Path) -> None:
+    """Raise ModelFileError if one is not a file, with the likely one: the engines' own words are for clients too."""
+    from forebay.near_files import near_file
+    from forebay_server.engines.errors import ModelFileError
+    from forebay_server.service.models.bare_files import FILE_SUFFIXES
+
+    for path in paths:
+        if path.is_dir():
+            raise ModelFileError(f"{path} is a folder: name the model file in it")
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such file{near_file(path, FILE_SUFFIXES)}")
 
 
 def _check_places(*paths: Path | None) -> None:

@@ -90,11 +90,11 @@ def _riff(file: BinaryIO, size: int) -> bool:
 
 def _flv(file: BinaryIO, size: int) -> bool:
     """Flash: each tag is followed by its size, which leads from the end of the file to the begin of the last tag."""
-    (length,) = struct.unpack(">I", _read(file, size - 4, 4))
+    length = int.from_bytes(_read(file, size - 4, 4))
     start = size - 4 - length
     if length < _FLV_TAG_BYTES or start < 0:
         return True
-    return int.from_bytes(_read(file, start + 1, 3)) != length - _FLV_TAG_BYTES
+    return int.from_bytes(_read(file, start + 1, 3)) + _FLV_TAG_BYTES != length
 
 
 def _transport_stream(file: BinaryIO, size: int) -> bool:

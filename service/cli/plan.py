@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +198,7 @@ def _costs(
 
     if file is not None:
         return read_costs(file)
+    _check_model(model, repository)
     from forebay_server.bench.plan.measuring import Wanted, measure_costs
     from forebay_server.service.cores import usable_cores
 
@@ -204,6 +206,30 @@ def _costs(
     front_ends = 0 if most == 1 else min(most, usable_cores())
     wanted = Wanted(model=model, repository=repository, load=load, front_ends=front_ends, seconds=seconds)
     return measure_costs(wanted, (lambda _: None) if is_quiet or not sys.stderr.isatty() else _say)
+
+
+def _check_model(name: str, path: Path | None) -> None:
+    """Find a name that is no model's before a server starts.
+
+    Raises:
+        UsageError: it is a file.
+        CostsError: there is no such model; the line has those that there are.
+    """
+    from forebay_server.bench.plan.costs import CostsError
+    from forebay_server.loadtest.errors import UsageError
+    from forebay_server.service.models.registry import BUNDLED_REPOSITORY
+    from forebay_server.service.models.repository import Repository, RepositoryError
+
+    if path is None and Path(name).is_file():
+        words = f"-m {shlex.quote(name)} {Path(name).stem}"
+        raise UsageError(f"{name} is a file: give the name of its model, and the file with -m: {words}")
+    try:
+        repository = Repository([path or BUNDLED_REPOSITORY])
+        problem = "" if repository.has(name) else repository.say_missing(name)
+    except RepositoryError as error:
+        raise CostsError(str(error)) from None
+    if problem:
+        raise CostsError(problem)
 
 
 def _say(line: str) -> None:

@@ -14,12 +14,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from forebay.near_files import near_file
 from forebay_server.engines.extras import install_hint
 from forebay_server.service.cli.file_end import ends_early
 
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".ts", ".webm")  # common ones, for hints; any other is tried too
 # Containers without an index estimate their length from bit rate and duration: an error of a tenth is normal; a larger
 # one means a wrong declaration or a file that is cut short.
 SHORT_BELOW = 0.9
@@ -210,7 +212,8 @@ def _open(name: str) -> Source:
     if path.is_dir():
         return FolderSource(path, DEFAULT_FPS)
     if not path.exists():
-        raise SourceError(f"{name} does not exist (a video file, a folder of pictures, a device such as 0, or a URL)")
+        kinds = "(a video file, a folder of pictures, a device such as 0, or a URL)"
+        raise SourceError(f"{name} does not exist {kinds}{near_file(path, (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))}")
     path.open("rb").close()  # OpenCV does not report the reason
     try:
         return _open_capture(name, path.name, is_live=False)

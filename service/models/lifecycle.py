@@ -113,6 +113,9 @@ class ModelLifecycle:
 
     def _names_at_start(self, repository: Repository, *, exit_on_error: bool) -> Sequence[str]:
         if self.mode == "explicit" and ALL_MODELS not in self._wanted:
+            missing = [name for name in self._wanted if exit_on_error and not repository.has(name)]
+            if missing:
+                raise RepositoryError(repository.say_missing(missing[0]))
             return self._wanted
         scan = repository.scan()
         self._faults.note_scan(scan)

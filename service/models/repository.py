@@ -9,6 +9,7 @@ repository, because clients may see them.
 Thread: any; reads the file system, so never the event loop's.
 """
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from forebay.near_files import near_file
 from forebay_server.service.models.bare_files import (
     BARE_VERSION,
     CONFIG_SUFFIX,
@@ -165,10 +167,7 @@ class Repository:
             raise RepositoryError("no model repository: name a folder")
         for path in paths:
             if not path.is_dir() and not (path.is_file() and model_name(path.name)):
-                raise MissingRepositoryError(
-                    f"model repository {str(path.absolute())!r} is neither a folder nor a model file "
-                    f"({', '.join(FILE_SUFFIXES)}): check the path"
-                )
+                raise MissingRepositoryError(_no_repository(path))
         self._roots = tuple(dict.fromkeys(path.absolute() if path.is_file() else path.resolve() for path in paths))
 
     def models(self) -> list[ModelEntry]:
@@ -195,6 +194,10 @@ class Repository:
             names = ", ".join(f"{place.parent.name}/{place.name}" for place in found)
             raise RepositoryError(f"model {name!r} is there {len(found)} times ({names}): rename or remove all but one")
         return _bare_entry(found[0], name) if found[0].is_file() else _entry(found[0].parent, name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a model of that name, whole or not."""
+        return bool(MODEL_NAME.fullmatch(name)) and any(self._places(name))
 
     def _places(self, name: str) -> Iterator[Path]:
         """Yield each folder and each bare file that is the model `name`."""
@@ -235,6 +238,17 @@ class Repository:
                 broken.add(name)
         return Scan(tuple(entries), tuple(problems), frozenset(broken), tuple(passed_over), frozenset(empty))
 
+    def say_missing(self, name: str) -> str:
+        """Return a line for the operator about a model that is not there: the models that are, and the likely one."""
+        scan = self.scan()
+        names = sorted({entry.name for entry in scan.models} | scan.broken)
+        if not names:
+            return self.say_empty()
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"no model {name[:MAX_SHOWN]!r} in the repository; it has {', '.join(names[:MAX_NAMED])}{more}{hint}"
+
     def say_empty(self) -> str:
         """Return a line for the operator that says what was found instead of models, and where models belong."""
         with readable("the model repository"):
@@ -252,6 +266,15 @@ def check_part(model: str, part: str) -> None:
         raise RepositoryError(f"{model}: {part[:MAX_SHOWN]!r} is no plain file name: leave out folders")
     if len(os.fsencode(part)) > MAX_NAME_BYTES:
         raise RepositoryError(f"{model}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
+
+
+def _no_repository(path: Path) -> str:
+    """Return why a path is no repository, for the operator: with the likely path."""
+    where, kinds = str(path.absolute()), ", ".join(FILE_SUFFIXES)
+    if path.exists():
+        return f"model repository {where!r} is neither a folder nor a model file, whose name ends in {kinds}"
+    wanted = f"name a folder of models, or a model file ({kinds})"
+    return f"model repository {where!r} does not exist: {wanted}{near_file(path.absolute(), FILE_SUFFIXES)}"
 
 
 def _name_of(path: Path) -> str | None:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from forebay_server.bench.plan import fit as fit_module
 from forebay_server.bench.plan import measuring
 from forebay_server.bench.plan.costs import read_costs
+from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.commands import app
 
 MS = 1_000_000
@@ -34,11 +35,29 @@ def test_the_costs_of_a_real_model_are_measured_saved_and_planned_with_again(tmp
     assert json.loads(again.output) == planned
 
 
-def test_a_model_that_is_not_there_is_one_message_with_the_servers_reason():
-    result = CliRunner().invoke(app, ["plan", "nowhere"])
-    assert result.exit_code != 0
-    assert "nowhere" in result.output
-    assert "Traceback" not in result.output
+def plan(*words):
+    return CliRunner().invoke(app, ["plan", *map(str, words)])
+
+
+def test_a_model_that_is_not_there_is_one_line_with_those_that_are(tmp_path):
+    result = plan("detectr")
+    assert result.exit_code == exit_codes.MODEL
+    assert result.stderr == (
+        "forebay plan: no model 'detectr' in the repository; it has detector, faces; did you mean 'detector'?\n"
+    )
+    (tmp_path / "best.onnx").write_bytes(b"")
+    assert plan("nope", "-m", tmp_path).stderr == "forebay plan: no model 'nope' in the repository; it has best\n"
+    gone = plan("best", "-m", tmp_path / "bets.onnx")
+    assert gone.exit_code == exit_codes.MODEL
+    assert f"did you mean {tmp_path}/best.onnx?" in gone.stderr
+
+
+def test_a_file_in_place_of_a_name_is_answered_with_the_words_to_write(tmp_path):
+    file = tmp_path / "best.onnx"
+    file.write_bytes(b"")
+    result = plan(file)
+    assert result.exit_code == exit_codes.USAGE
+    assert result.stderr.endswith(f"is a file: give the name of its model, and the file with -m: -m {file} best\n")
 
 
 def test_frames_that_are_no_pictures_are_hardly_decoded(tmp_path, monkeypatch):

@@ -170,9 +170,17 @@ def test_a_file_name_that_no_file_system_takes_is_refused(tmp_path):
 
 def test_the_operator_reads_the_whole_path_of_a_missing_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MissingRepositoryError, match="is neither a folder nor a model file") as caught:
-        Repository([Path("nowhere")])
-    assert f"'{tmp_path}/nowhere'" in str(caught.value)
+    make(tmp_path, "best.onnx", "clip.mp4")
+    for wrong, words in (
+        ("nowhere", "does not exist: name a folder of models, or a model file (.onnx"),
+        ("nowhere", f"; in {tmp_path}: best.onnx"),
+        ("bets.onnx", f"; did you mean {tmp_path}/best.onnx?"),
+        ("clip.mp4", "is neither a folder nor a model file, whose name ends in .onnx, "),
+    ):
+        with pytest.raises(MissingRepositoryError) as caught:
+            Repository([Path(wrong)])
+        assert str(caught.value).startswith(f"model repository '{tmp_path}/{wrong}' ")
+        assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("config", [True, False], ids=["config", "no config"])
