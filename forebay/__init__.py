@@ -4,7 +4,7 @@
 
     with forebay.Client("127.0.0.1:8001") as client, client.stream("door", model="detector", encoding="bgr8") as stream:
         stream.send(frame)              # never blocks: the newest frame wins
-        result = stream.receive()       # one result for every frame, in order
+        result = stream.receive()       # one result for every frame, in order; receive(timeout_s=1) waits at most 1 s
 
     found = client.infer("street.jpg", model="detector").detections    # one picture
 

@@ -110,7 +110,7 @@ class Client:
         finally:
             await stream.abort()
         if result is None:
-            raise ResultTimeoutError(f"no result of the picture within {timeout_s:g} s")
+            raise ResultTimeoutError(f"no result of the picture within {timeout_s:g} s; timeout_s=SECONDS waits longer")
         if not result.is_answered and stream.state.error is not None:
             raise stream.state.error
         return result

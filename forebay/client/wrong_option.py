@@ -11,6 +11,9 @@ _COUNTS = ("width", "height", "queue_frames", "max_in_flight", "priority", "max_
 _SHARES = ("score_threshold", "iou_threshold")
 _TEXTS = ("model", "version")
 _LISTS = ("outputs", "tensor_names", "shape")
+_TIME_LIMITS = "receive, send, infer and close take a time limit, timeout_s=SECONDS"
+_ELSEWHERE = dict.fromkeys(("deadline", "timeout", "timeout_ms", "timeout_s"), _TIME_LIMITS)
+"""Arguments that a call has instead of a stream -> words that name it."""
 _LARGEST = 2**32 - 1  # of a number of the wire
 
 
@@ -47,12 +50,14 @@ def check_client(address: object, tls: object, reconnection: object) -> None:
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in StreamKeywords.__annotations__:
-            near = [known for known in StreamKeywords.__annotations__ if known.endswith(f"_{name}")]
-            near = near or difflib.get_close_matches(name, StreamKeywords.__annotations__, 1)
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else "help(forebay.client.keywords.StreamKeywords) has all"
-            )
-            raise TypeError(f"a stream has no argument {name!r}: {hint}")
+            raise TypeError(f"a stream has no argument {name!r}: {_ELSEWHERE.get(name) or _near(name)}")
+
+
+def _near(name: str) -> str:
+    """Return words that name the arguments that were likely meant."""
+    near = [known for known in StreamKeywords.__annotations__ if known.endswith(f"_{name}")]
+    near = near or difflib.get_close_matches(name, StreamKeywords.__annotations__, 1)
+    return f"did you mean {' or '.join(near)}?" if near else "help(forebay.client.keywords.StreamKeywords) has all"
 
 
 def _check_texts(given: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ GOOD = {"model": "m"}
         ({"version": 3}, TypeError, 'version is a text, such as "3", not int'),
         ({"encodng": "jpeg"}, TypeError, "no argument 'encodng': did you mean encoding?"),
         ({"threshold": 0.5}, TypeError, r"'threshold': did you mean score_threshold or iou_threshold\?"),
+        ({"timeout": 1}, TypeError, r"no argument .timeout.: receive, send, infer and close take .*timeout_s=SECONDS"),
         ({"x": 1}, TypeError, r"no argument 'x': help\(forebay.client.keywords.StreamKeywords\)"),
         ({"width": "640"}, TypeError, "width is a whole number, not '640'"),
         ({"width": 640.5}, TypeError, "width is a whole number, not 640.5"),
