@@ -25,7 +25,7 @@ _OF_MEASURING = ("model_repository", "encoding", "size", "quality", "frames", "s
 
 def plan(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="name of the model; left out with --costs", metavar="[MODEL]")] = "",
+    model: Annotated[str, typer.Argument(help="name of the model; left out with --costs", metavar="MODEL")] = "",
     *,
     model_repository: Annotated[
         Path | None, typer.Option("--model-repository", "-m", help="folder of the model [the bundled models]")

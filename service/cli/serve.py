@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def serve(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[MODEL]...", help="model files, such as best.onnx, or repositories", show_default=False
-        ),
+        typer.Argument(metavar="MODEL", help="model files, such as best.onnx, or repositories", show_default=False),
     ] = None,
     *,
     address: Annotated[str | None, typer.Option(help="host:port [127.0.0.1:8001]; port 0 takes a free one")] = None,

@@ -188,3 +188,10 @@ def test_a_command_that_cannot_be_is_noticed():
     assert fault_of_command("forebay streaming a.mp4") == "forebay has no command streaming"
     assert fault_of_command("forebay models verify") == "forebay models has no command verify"
     assert fault_of_command("forebay load --cameras 4 --fps 10   # measures") is None
+
+
+def test_the_page_on_plans_has_every_option_of_the_command():
+    root = typer.main.get_command(app)
+    command = root.get_command(root.make_context("forebay", [], resilient_parsing=True), "plan")
+    page = (ROOT / "docs" / "planning.md").read_text()
+    assert [option for each in command.params for option in each.opts if f"`{option}" not in page] == ["model"]

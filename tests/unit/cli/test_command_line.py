@@ -89,3 +89,10 @@ def test_a_load_test_without_its_extra_says_how_to_get_it():
     assert ended.stderr == (
         "forebay load: load tests need hdrhistogram, the extra `load`: pip install 'hdrhistogram>=0.10.3'\n"
     )
+
+
+@pytest.mark.parametrize("words", [*([command] for command in COMMANDS), ["load", "compare"], ["engine", "quantize"]])
+def test_a_usage_has_each_pair_of_brackets_once(words):
+    usage = RUNNER.invoke(app, [*words, "--help"]).output.partition("\n\n")[0]
+    assert usage.startswith("Usage: ")
+    assert not re.search(r"\[\[|\.\.\.\.|\]\]", usage)
