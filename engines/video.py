@@ -1,13 +1,12 @@
 """Video that a device decodes into its own memory: the contract. Implementation: `engines.cuda.video`.
 
-A decoder takes whole access units in the order of decoding and gives the picture of each at once, as planes in device
-memory, also where pictures are shown in another order. The caller knows from the bitstream when a picture is missing;
-the decoder does not look for that.
+A decoder takes whole access units in the order of decoding and gives the picture of each before the next one, as planes
+in device memory, also where pictures are shown in another order. The caller knows from the bitstream when a picture is
+missing; the decoder does not look for that.
 
 Thread: one at a time, attached to the device.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -22,7 +21,7 @@ class VideoPlanes:
     """A decoded picture: rows of luma, then rows of chroma of half the size, U before V, 8 bits a sample.
 
     Attributes:
-        buffer: of the device that decodes. Its contents stay until the decoder's next call.
+        buffer: of the device that decodes. Its contents stay until the decoder's next unit.
         luma_offset: of the first sample that is shown.
         chroma_offset: of the first sample of chroma that is shown.
         pitch: bytes from one line to the next, of luma and of chroma.
@@ -46,7 +45,7 @@ class DeviceVideoDecoder(Protocol):
     """A decoder of one stream at a time.
 
     Attributes:
-        device_stream: on which the planes are complete when work that is enqueued after `decode` begins.
+        device_stream: on which the planes are complete when work that is enqueued after `picture` begins.
     """
 
     @property
@@ -54,13 +53,23 @@ class DeviceVideoDecoder(Protocol):
         """See above."""
         ...
 
-    def decode(self, data: bytes) -> Sequence[VideoPlanes]:
-        """Decode an access unit in Annex B form and return its picture; nothing if it has none.
+    def submit(self, data: bytes) -> bool:
+        """Have an access unit in Annex B form decoded, and return whether it has a picture.
 
         Raises:
             ExecutionError: the unit cannot be decoded. The next one has to be a keyframe.
 
-        Blocks: for about the time of decoding. Releases the GIL.
+        Blocks: for some 100 us.
+        """
+        ...
+
+    def picture(self) -> VideoPlanes:
+        """Return the picture of the unit that was submitted last and has one. At most once for each unit.
+
+        Raises:
+            ExecutionError: it cannot be had. The next unit has to be a keyframe.
+
+        Blocks: until it is decoded, which takes some milliseconds. Releases the GIL.
         """
         ...
 

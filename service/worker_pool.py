@@ -5,6 +5,8 @@ Theory of operation
     there are at most as many as batches in flight. *Work queues* hold encoded frames, one queue per stream; workers
     serve the queues round robin, one frame at a time per queue. This gives streams equal shares, keeps the frames of a
     stream in order, and lets a newer frame of a LATEST stream replace one that is not yet decoded.
+    A frame that a GPU decodes has several steps, each of which waits for what the one before it has begun. Between them
+    the worker sees to other streams, so that a few workers keep a GPU's decoders busy; its stream keeps the turn.
     Everything here is bounded: permits bound the frames in queues, slots bound the results.
 
 Thread: any for every method; the pool's condition guards the ring and every queue.
@@ -13,6 +15,7 @@ Thread: any for every method; the pool's condition guards the ring and every que
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -21,7 +24,11 @@ from forebay_server.service.cores import usable_cores
 from forebay_server.service.thread_name import name_this_thread
 
 MAX_DEFAULT_WORKERS = 8
+MOST_BEGUN = 4
+"""Items of a worker that wait for their next step: a GPU takes about as long for a picture as four take to begin."""
 T = TypeVar("T")
+WorkStep = Callable[[], "WorkStep | None"]
+"""A part of an item's work. Returns the next one, for which it is better to wait a little."""
 log = structlog.get_logger(__name__)
 
 
@@ -30,7 +37,7 @@ class WorkQueue(Generic[T]):
 
     __slots__ = ("__weakref__", "_at_rest", "_is_in_ring", "_items", "_pool", "_run", "_taken")
 
-    def __init__(self, pool: "WorkerPool", run: Callable[[T], None]) -> None:
+    def __init__(self, pool: "WorkerPool", run: Callable[[T], WorkStep | None]) -> None:
         self._pool = pool
         self._run = run
         self._items: deque[T] = deque()
@@ -88,27 +95,36 @@ class WorkQueue(Generic[T]):
                 return
         do()
 
-    def run_oldest(self) -> None:
-        """Run the oldest item, then move to the end of the ring if there are more. Thread: a worker's."""
+    def run_oldest(self) -> WorkStep | None:
+        """Run the oldest item, or its first step; return what is left of the turn. Thread: a worker's."""
         with self._pool.condition:
             item = None
             if self._items:
                 item = self._items.popleft()
                 self._taken += 1
+        return self._do(lambda: None if item is None else self._run(item))
+
+    def _do(self, step: WorkStep) -> WorkStep | None:
+        following = None
         try:
-            if item is not None:
-                self._run(item)
+            following = step()
         finally:
-            at_rest = None
-            with self._pool.condition:
-                if self._items:
-                    self._pool.ring.append(self)
-                    self._pool.condition.notify()
-                else:
-                    self._is_in_ring = False
-                    at_rest = self._at_rest
-            if at_rest is not None:
-                at_rest()
+            if following is None:
+                self._end_turn()
+        return None if following is None else partial(self._do, following)
+
+    def _end_turn(self) -> None:
+        """Move to the end of the ring if there are more items."""
+        at_rest = None
+        with self._pool.condition:
+            if self._items:
+                self._pool.ring.append(self)
+                self._pool.condition.notify()
+            else:
+                self._is_in_ring = False
+                at_rest = self._at_rest
+        if at_rest is not None:
+            at_rest()
 
 
 class WorkerPool:
@@ -125,7 +141,7 @@ class WorkerPool:
         self._results: deque[Callable[[], None]] = deque()
         self._is_closed = False
         self._on_fatal = on_fatal
-        self.busy_count = 0  # workers at work now, for metrics
+        self.busy_count = threads  # workers that do not wait for work, for metrics
         self._threads = [threading.Thread(target=self._work, name=f"worker-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -154,27 +170,39 @@ class WorkerPool:
         for thread in self._threads:
             thread.join()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self, begun: deque[WorkStep]) -> Callable[[], WorkStep | None] | None:
+        """Return what a worker does next: a result, an item, or a step of one that it has begun, in turn."""
         with self.condition:
-            while not self._results and not self.ring:
+            while True:
+                if self._results:
+                    return partial(_do, self._results.popleft())
+                if self.ring and len(begun) < MOST_BEGUN:
+                    return self.ring.popleft().run_oldest
+                if begun:
+                    return begun.popleft()
+                self.busy_count -= 1
                 if self._is_closed:
                     return None
                 self.condition.wait()
-            self.busy_count += 1
-            return self._results.popleft() if self._results else self.ring.popleft().run_oldest
+                self.busy_count += 1
 
     def _work(self) -> None:
         name_this_thread()
-        while (job := self._next()) is not None:
+        begun: deque[WorkStep] = deque()
+        while (job := self._next(begun)) is not None:
+            following = None
             try:
-                job()
+                following = job()
             except Exception as error:
                 log.exception("worker job failed")
                 self._on_fatal(error)
-            finally:
-                job = None  # it has outputs of a batch, or a stream: a worker that waits holds none
-                with self.condition:
-                    self.busy_count -= 1
+            job = None  # it has outputs of a batch, or a stream: a worker that waits holds none
+            if following is not None:
+                begun.append(following)
+
+
+def _do(job: Callable[[], None]) -> None:
+    job()
 
 
 def default_workers() -> int:

@@ -115,21 +115,27 @@ def requests_load(target: ServedModel, worker_count: int, window: int, rows: int
     return load
 
 
-def cameras_load(target: ServedModel, worker_count: int, count: int, delivery: str) -> Load:
-    """Open loop: `count` cameras of 30 frames a second, a connection each; in time: 100 ms after the intended send."""
+def cameras_load(
+    target: ServedModel, worker_count: int, count: int, delivery: str, warm_up_s: float | None = None
+) -> Load:
+    """Open loop: `count` cameras of 30 frames a second, a connection each; in time: 100 ms after the intended send.
+
+    The first `warm_up_s` of a load count for nothing; a tenth of it if not given.
+    """
     shares = [count // worker_count + (i < count % worker_count) for i in range(worker_count)]
 
     def load(seconds: float) -> dict[str, Any]:
         common = [target.camera_flag, str(target.payload), "--delivery", delivery]
         common += ["--fps", str(FPS), "--limit-ms", str(LIMIT_MS), "--seconds", str(seconds)]
-        common += ["--window", str(CAMERA_WINDOW), "--warm-up", str(WARM_UP_SHARE * seconds)]
+        warm_s = WARM_UP_SHARE * seconds if warm_up_s is None else warm_up_s
+        common += ["--window", str(CAMERA_WINDOW), "--warm-up", str(warm_s)]
         arguments = [
             [target.address(i), target.model, *common, "--cameras", str(n), "--connections", str(n), "--seed", str(i)]
             for i, n in enumerate(shares)
             if n
         ]
         results = clients("forebay_server.bench.camera_load", arguments, seconds * 3 + CLIENT_TIMEOUT_S)
-        return _camera_result(results, seconds * (1.0 - WARM_UP_SHARE))
+        return _camera_result(results, seconds - warm_s)
 
     return load
 

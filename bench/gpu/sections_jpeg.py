@@ -37,22 +37,21 @@ def jpeg_cameras(plan: Plan) -> Iterator[dict[str, Any]]:
             del os.environ[SETTING]
 
 
-def measured(
-    plan: Plan, server: GpuServer, target: ServedModel, count: int, warm_up_s: float | None = None
-) -> dict[str, Any]:
+def measured(plan: Plan, server: GpuServer, target: ServedModel, count: int) -> dict[str, Any]:
     """Run cameras; return their result, CPU a frame of the server and of its engine process, memory, and decoders."""
     load = cameras_load(target, min(plan.group_clients, count), count, "every")
-    load(warm_up_s or plan.group_camera_seconds / 3)  # the first frames touch memory
+    load(plan.group_camera_seconds / 3)  # the first frames touch memory
     engine = RunningServer("", "", server.running.process)
-    before_s, engine_s, before = server.running.cpu_s(), engine.cpu_s(), _memory(server)
+    before_s, engine_s, before = server.running.cpu_s(), engine.cpu_s(), memory(server)
     found = load(plan.group_camera_seconds)
     rows = max(1.0, found["frames"])
     found["server_cpu_ms_per_row"] = (server.running.cpu_s() - before_s) * 1e3 / rows
     found["engine_cpu_ms_per_row"] = (engine.cpu_s() - engine_s) * 1e3 / rows
-    return found | {"before": before, "after": _memory(server), "pictures": pictures(server)}
+    return found | {"before": before, "after": memory(server), "pictures": pictures(server)}
 
 
-def _memory(server: GpuServer) -> dict[str, float]:
+def memory(server: GpuServer) -> dict[str, float]:
+    """Return the memory of the engine process, and of the GPU."""
     return {"pss_mib": server.running.pss_bytes() / MIB, "gpu_mib": gpu_mib()}
 
 

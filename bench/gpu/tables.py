@@ -214,14 +214,19 @@ def jpeg_cameras(cells: Sequence[Cell]) -> list[str]:
 
 
 def video_cameras(cells: Sequence[Cell]) -> list[str]:
-    """H.264 cameras, by who decodes."""
-    return _by_decoder(cells)
+    """H.264 cameras, by who decodes and before how many front-end processes."""
+    before: Columns = {
+        "workers": lambda cell: cell.get("workers_are", "in steps"),
+        "front-end processes, workers of each": lambda cell: f"{cell['front_ends']}, {cell.get('workers', '-')}",
+    }
+    return _by_decoder(cells, before)
 
 
-def _by_decoder(cells: Sequence[Cell]) -> list[str]:
+def _by_decoder(cells: Sequence[Cell], more: Columns | None = None) -> list[str]:
     """Cameras whose frames are decoded by the CPU or the GPU."""
     columns: Columns = {
         "decoded by": lambda cell: str({"cpu": "CPU", "gpu": "GPU", "auto": "GPU"}.get(cell["decode"], cell["decode"])),
+        **(more or {}),
         "cameras": lambda cell: str(cell["cameras"]),
         "frames/s": lambda cell: count(cell["rows_per_s"]),
         "in time": lambda cell: percent(cell["in_time_share"]),
@@ -232,8 +237,8 @@ def _by_decoder(cells: Sequence[Cell]) -> list[str]:
         "of the engine process": lambda cell: (
             f"{cell['engine_cpu_ms_per_row']:.2f}" if "engine_cpu_ms_per_row" in cell else "-"
         ),
-        "GPU memory before, after, MiB": lambda cell: (
-            f"{count(cell['before']['gpu_mib'])}, {count(cell['after']['gpu_mib'])}"
+        "GPU memory before, after, MiB": lambda cell: ", ".join(
+            count(cell[when]["gpu_mib"]) for when in ("before", "after") if "gpu_mib" in cell.get(when, {})
         ),
     }
     return lines_of(cells, columns)

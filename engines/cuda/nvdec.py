@@ -5,8 +5,8 @@ Theory of operation
     other processes do the same, so it is kept for the streams that follow (`reset`). The parser is a stream's: it reads
     an access unit and calls back, in the same thread and within the call, `_on_sequence` where parameter sets are new,
     and `_on_picture` for the picture, which enqueues it. With END_OF_PICTURE the parser does not wait for the next unit
-    to know that this one is whole. After the call the picture is mapped: the library waits until it is decoded, and
-    gives an address. It stays mapped until the next call.
+    to know that this one is whole. Then the picture is mapped: the library waits until it is decoded, and gives an
+    address. It stays mapped until the next unit.
 
     The parser gives pictures in the order of decoding; without a display callback it holds back none.
 
@@ -16,7 +16,7 @@ Source: NVDECODE API of the Video Codec SDK. Long calls release the GIL. Thread:
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ctypes import byref, c_uint, c_ulonglong, c_void_p
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ SPARE_SURFACES = 4
 
 
 class Mapped(NamedTuple):
-    """A decoded picture, mapped until the decoder's next call.
+    """A decoded picture, mapped until the decoder's next unit.
 
     Attributes:
         address: of the picture as coded, luma and then chroma, in device memory.
@@ -93,8 +93,8 @@ class NvDecoder:
         )
         self._create()
 
-    def decode(self, data: bytes) -> Sequence[Mapped]:
-        """Decode an access unit and return its picture, mapped. Raises ExecutionError."""
+    def submit(self, data: bytes) -> bool:
+        """Enqueue the picture of an access unit, and return whether it has one. Raises ExecutionError."""
         self._unmap()
         self._surfaces.clear()
         self._fault = None
@@ -108,7 +108,22 @@ class NvDecoder:
         if self._fault is not None:
             raise self._fault
         _check(status, "cuvidParseVideoData")
-        return [self._map(self._surfaces[-1])] if self._surfaces else []
+        return bool(self._surfaces)
+
+    def map_picture(self) -> Mapped:
+        """Wait for the picture of the unit, of several the last one, and map it. Raises ExecutionError."""
+        surface, library, address, pitch = self._surfaces[-1], self._library, c_ulonglong(), c_uint()
+        process = nvcuvid.ProcessParameters(is_progressive=1, stream=self._stream)
+        status = library.cuvidMapVideoFrame64(self._decoder, surface, byref(address), byref(pitch), byref(process))
+        _check(status, "cuvidMapVideoFrame64")
+        self._mapped = address.value
+        found = nvcuvid.Status()
+        _check(library.cuvidGetDecodeStatus(self._decoder, surface, byref(found)), "cuvidGetDecodeStatus")
+        is_damaged = found.status in {nvcuvid.STATUS_ERROR, nvcuvid.STATUS_CONCEALED}
+        left, top, size, matrix, is_full_range = self._shown
+        chroma = pitch.value * (_even(self._coded[1]) + top // 2) + left
+        luma = pitch.value * top + left
+        return Mapped(address.value, pitch.value, luma, chroma, size, matrix, is_full_range, is_damaged)
 
     def reset(self) -> None:
         """Forget the stream: the next unit is the first one of another."""
@@ -170,20 +185,6 @@ class NvDecoder:
         _check(self._library.cuvidDecodePicture(self._decoder, byref(parameters)), "cuvidDecodePicture")
         self._surfaces.append(parameters.surface)
         return 1
-
-    def _map(self, surface: int) -> Mapped:
-        library, address, pitch = self._library, c_ulonglong(), c_uint()
-        process = nvcuvid.ProcessParameters(is_progressive=1, stream=self._stream)
-        status = library.cuvidMapVideoFrame64(self._decoder, surface, byref(address), byref(pitch), byref(process))
-        _check(status, "cuvidMapVideoFrame64")
-        self._mapped = address.value
-        found = nvcuvid.Status()
-        _check(library.cuvidGetDecodeStatus(self._decoder, surface, byref(found)), "cuvidGetDecodeStatus")
-        is_damaged = found.status in {nvcuvid.STATUS_ERROR, nvcuvid.STATUS_CONCEALED}
-        left, top, size, matrix, is_full_range = self._shown
-        chroma = pitch.value * (_even(self._coded[1]) + top // 2) + left
-        luma = pitch.value * top + left
-        return Mapped(address.value, pitch.value, luma, chroma, size, matrix, is_full_range, is_damaged)
 
     def _unmap(self) -> None:
         if self._mapped is not None:

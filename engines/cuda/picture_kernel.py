@@ -7,6 +7,7 @@ and looks their numbers up. The arithmetic is that of the CPU's way: OpenCV's fi
 The source is also valid C++ but for its launch, so that tests run it without a GPU (tests/support/picture_kernel.py).
 """
 
+import functools
 from typing import Any, Final
 
 import numpy as np
@@ -245,12 +246,17 @@ def picture_record(picture: PictureRow, pixels: int, target: int) -> tuple[Any, 
     if isinstance(source, Nv12Planes):
         kind, pitch, chroma = NV12, source.pitch, pixels + source.chroma_offset
         pixels += source.luma_offset
-        matrix = tuple(matrix_of(source.shares, is_full_range=source.is_full_range).reshape(-1).tolist())
+        matrix = _matrix(source.shares, is_full_range=source.is_full_range)
     resized = picture.resized
     return (
         pixels, chroma, target, kind, pitch, width, height, resized[0], resized[1], picture.left, picture.top,
         int(picture.filter), 0, matrix,
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _matrix(shares: tuple[float, float], *, is_full_range: bool) -> tuple[float, ...]:
+    return tuple(matrix_of(shares, is_full_range=is_full_range).reshape(-1).tolist())
 
 
 def pixel_bytes(file: JpegFile) -> int:

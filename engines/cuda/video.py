@@ -1,6 +1,5 @@
 """Video on an NVIDIA GPU (engines.video): NVDEC, and its pictures as buffers of the device."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from forebay_server.engines.cuda.handles import CudaBuffer
@@ -31,29 +30,32 @@ class CudaVideoDecoder:
             self._undo = undo.pop_all()
         self._surface: _Surface | None = None
 
-    def decode(self, data: bytes) -> Sequence[VideoPlanes]:
-        """Decode an access unit and return its picture."""
+    def submit(self, data: bytes) -> bool:
+        """Have an access unit decoded."""
         self._forget()
         try:
-            found = self._decoder.decode(data)
+            return self._decoder.submit(data)
         except ExecutionError:
             self._device.raise_if_lost()
             raise
-        if not found:
-            return ()
-        (mapped,) = found
+
+    def picture(self) -> VideoPlanes:
+        """Return its picture."""
+        try:
+            mapped = self._decoder.map_picture()
+        except ExecutionError:
+            self._device.raise_if_lost()
+            raise
         self._surface = _Surface(self._device, mapped.address, 0)
-        return (
-            VideoPlanes(
-                self._surface,
-                mapped.luma_offset,
-                mapped.chroma_offset,
-                mapped.pitch,
-                mapped.size,
-                mapped.matrix,
-                mapped.is_full_range,
-                mapped.is_damaged,
-            ),
+        return VideoPlanes(
+            self._surface,
+            mapped.luma_offset,
+            mapped.chroma_offset,
+            mapped.pitch,
+            mapped.size,
+            mapped.matrix,
+            mapped.is_full_range,
+            mapped.is_damaged,
         )
 
     def reset(self) -> None:

@@ -3,6 +3,9 @@
 from forebay_server.service.cores import usable_cores
 from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings
 
+LEAST_WORKERS = 2
+"""Of a front-end process: typed results do not wait behind a large picture."""
+
 
 def engine_settings(settings: ServeSettings, count: int, index: int = 0) -> ServeSettings:
     """Return the settings of an engine process. It knows the number of front-end processes by `front_ends`.
@@ -30,6 +33,6 @@ def front_end_settings(settings: ServeSettings, count: int, address: str) -> Ser
             "ready_file": None,
             "max_connections": -(-settings.max_connections // count),
             "reception_bytes": max(LEAST_RECEPTION_BYTES, -(-settings.reception_bytes // count)),
-            "worker_threads": settings.worker_threads or max(1, usable_cores() // count),
+            "worker_threads": settings.worker_threads or max(LEAST_WORKERS, usable_cores() // count),
         }
     )

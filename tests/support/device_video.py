@@ -20,6 +20,8 @@ class SimulatedVideoDecoder:
         is_closed: whether it was.
         streams: that it was used for.
         is_refusing: whether it refuses every unit; `refused` counts them.
+        is_losing: whether no picture can be had.
+        submitted: units so far.
     """
 
     BROKEN = b"\0\0\0\1broken"
@@ -31,11 +33,14 @@ class SimulatedVideoDecoder:
         self.pitch = width + MARGIN
         nbytes = self.pitch * (height + height // 2)
         self.host, self.buffer = device.alloc_host(nbytes), device.alloc_device(nbytes)
-        self.is_closed, self.streams, self.is_refusing, self.refused = False, 0, False, 0
-        self._context = None
+        self.is_closed, self.streams, self.is_refusing, self.refused, self.is_losing = False, 0, False, 0, False
+        self.submitted = 0
+        self._context, self._frames = None, []
 
-    def decode(self, data):
-        """Decode a unit and return its picture."""
+    def submit(self, data):
+        """Decode a unit; return whether it has a picture."""
+        self.submitted += 1
+        self._frames = []
         if self.is_refusing:
             self.refused += 1
             raise ExecutionError("pictures with more references than the decoder is for")
@@ -45,10 +50,16 @@ class SimulatedVideoDecoder:
             self._context, self.streams = av.CodecContext.create(self.codec, "r"), self.streams + 1
             self._context.thread_count, self._context.options = 1, {"flags": "+low_delay"}
         try:
-            frames = self._context.decode(av.Packet(data))
+            self._frames = self._context.decode(av.Packet(data))[-1:]
         except (av.FFmpegError, ValueError) as error:
             raise ExecutionError(str(error)) from error
-        return [self._planes(frame) for frame in frames[-1:]]
+        return bool(self._frames)
+
+    def picture(self):
+        """Return its picture."""
+        if self.is_losing:
+            raise ExecutionError("the picture is lost")
+        return self._planes(self._frames.pop())
 
     def reset(self):
         """Forget the stream."""

@@ -158,7 +158,9 @@ class ManualPool:
             return True
         if not self.ring:
             return False
-        self.ring.popleft().run_oldest()
+        step = self.ring.popleft().run_oldest
+        while step is not None:
+            step = step()
         return True
 
 

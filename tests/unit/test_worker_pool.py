@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from forebay_server.service.worker_pool import WorkerPool, WorkQueue
+from forebay_server.service.worker_pool import MOST_BEGUN, WorkerPool, WorkQueue
 from tests.support.front_end import ManualPool
 from tests.support.guard import HANG_GUARD_S
 
@@ -269,3 +269,66 @@ def test_a_worker_that_waits_holds_nothing_of_its_last_job(fatal):
     assert is_done.wait(HANG_GUARD_S), "a worker holds its last job until the next one comes"
     assert held() is None
     pool.close()
+
+
+class Steps:
+    """Items in `count` steps each; what happened, in order."""
+
+    def __init__(self, pool, names, count=2):
+        self.done, self._count = [], count
+        self.queues = {name: WorkQueue(pool, self._run) for name in names}
+
+    def push(self, *items):
+        for item in items:
+            self.queues[item[0]].push(item)
+
+    def _run(self, item):
+        return self._step(item, 1)
+
+    def _step(self, item, number):
+        self.done.append(f"{item}.{number}")
+        if item.endswith("bad") and number == 2:
+            raise ZeroDivisionError(item)
+        return None if number == self._count else lambda: self._step(item, number + 1)
+
+
+def test_between_the_steps_of_an_item_its_worker_begins_items_of_other_queues(fatal):
+    pool, gate = blocked_pool(fatal)
+    steps = Steps(pool, "ab")
+    steps.push("a1", "a2", "b1")
+    finish(pool, gate)
+    assert steps.done == ["a1.1", "b1.1", "a1.2", "a2.1", "b1.2", "a2.2"]
+    assert pool.busy_count == 0
+
+
+def test_a_worker_begins_only_so_many(fatal):
+    pool, gate = blocked_pool(fatal)
+    names = "abcdefgh"
+    steps = Steps(pool, names)
+    steps.push(*names)
+    finish(pool, gate)
+    begun = [sum(1 if each.endswith("1") else -1 for each in steps.done[:n]) for n in range(len(steps.done))]
+    assert max(begun) == MOST_BEGUN
+    assert sorted(steps.done) == sorted(f"{name}.{number}" for name in names for number in (1, 2))
+
+
+def test_results_come_before_further_steps(fatal):
+    pool, gate = blocked_pool(fatal)
+    steps = Steps(pool, "a", 3)
+    steps.push("a")
+    steps.queues["b"] = WorkQueue(pool, lambda _: pool.submit_result(lambda: steps.done.append("result")))
+    steps.push("b")
+    finish(pool, gate)
+    assert steps.done == ["a.1", "result", "a.2", "a.3"]
+
+
+def test_a_step_that_fails_ends_its_item_only(fatal):
+    pool, gate = blocked_pool(fatal)
+    steps = Steps(pool, "a")
+    steps.push("a bad", "a good")
+    rested = []
+    steps.queues["a"].call_at_rest(lambda: rested.append(list(steps.done)))
+    finish(pool, gate)
+    assert steps.done == ["a bad.1", "a bad.2", "a good.1", "a good.2"]
+    assert rested == [steps.done]
+    assert [type(error) for error in fatal.errors] == [ZeroDivisionError]

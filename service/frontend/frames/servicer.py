@@ -31,7 +31,7 @@ from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
-from forebay_server.service.frontend.frames.video.codecs import VideoCodecs
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs, most_of_process
 from forebay_server.service.frontend.frames.video.limits import VideoLimits, VideoPlace
 from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
@@ -96,7 +96,8 @@ class FramesServicer:
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._admission = admission
-        codecs = VideoCodecs(settings.video_decode, settings.max_image_pixels, settings.max_video_streams, clock)
+        most_decoders = min(settings.max_video_streams, most_of_process(settings.front_ends))
+        codecs = VideoCodecs(settings.video_decode, settings.max_image_pixels, most_decoders, clock)
         self.video_decoders = codecs.store
         self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes, codecs)
         self.door = Door()

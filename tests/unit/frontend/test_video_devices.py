@@ -67,6 +67,7 @@ def rows(codec, units):
         for picture in codec.decode(unit.data, number):
             found[picture.number] = np.zeros(PICTURE.shape, np.uint8)
             assert picture.place(found[picture.number], PICTURE, MOST) == (64, 64)
+            codec.settle()
     return found
 
 
@@ -91,6 +92,7 @@ def test_a_picture_comes_in_another_size_for_the_page(gpu):
         (picture,) = codec.decode(unit.data, 0)
         assert picture.size == (64, 64)
         picture.place(target, other, MOST)
+        codec.settle()
     assert np.abs(found.astype(int) - expected).mean() < 0.5
     assert gpu.device.races == ()
 
@@ -156,13 +158,18 @@ def test_another_size_has_another_decoder(gpu):
     assert isinstance(gpu.open(large[0]), UntilReady)
 
 
-def test_idle_decoders_are_bounded(gpu):
+def test_streams_beyond_the_decoders_are_the_cpus_until_one_is_free(gpu):
     unit = clip(1)[0]
-    opened = [gpu.ready(unit) for _ in range(4)]
-    for decoder in opened:
-        decoder.close()
+    opened = [gpu.ready(unit) for _ in range(2)]
+    third = gpu.open(unit)
     gpu.codecs.store.join()
-    assert [each.is_closed for each in gpu.decoders] == [True, True, False, False]
+    assert third.takes(sequence_of(unit))
+    assert len(gpu.decoders) == 2
+    opened[0].close()
+    assert not third.takes(sequence_of(unit))
+    third.close()
+    assert isinstance(gpu.open(unit), WithSubstitute)
+    assert len(gpu.decoders) == 2
 
 
 def test_a_decoder_in_doubt_is_replaced_at_a_keyframe(gpu):
@@ -186,7 +193,8 @@ def test_a_good_unit_takes_doubts_away(gpu):
         for number in range(MOST_ERRORS - 1):
             with pytest.raises(DamagedUnitError):
                 decoder.decode(SimulatedVideoDecoder.BROKEN, number)
-        decoder.decode(units[0].data, 20)
+        (picture,) = decoder.decode(units[0].data, 20)
+        assert not picture.is_damaged
     assert decoder.takes(sequence_of(units[0]))
 
 

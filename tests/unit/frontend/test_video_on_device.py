@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError
+from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, ExecutionError
+from forebay_server.engines.simulated.fault_plan import FaultPlan
 from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS
 from forebay_server.service.frontend.frames.video.substitute import ASK_AGAIN_NS
 from tests.support.device_video import Gpu, SimulatedVideoDecoder
@@ -197,6 +198,35 @@ def test_a_stream_that_the_device_refuses_is_decoded_by_the_cpu_without_the_loss
     stream.close()
 
 
+def test_a_picture_that_cannot_be_had_ends_its_group():
+    units = clip(4 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(units[GOP : GOP + 2])
+    (decoder,) = stream.gpu.decoders
+    decoder.is_losing = True
+    stream.send(units[GOP + 2 : GOP + 3])
+    decoder.is_losing = False
+    stream.send(units[GOP + 3 :])
+    assert stream.end() == ["OK"] * (GOP + 2) + ["INVALID", "NEEDS_KEYFRAME"] + ["OK"] * 2 * GOP
+    stream.close()
+
+
+@pytest.mark.parametrize("how", ["fail", "fail_late"])
+def test_a_picture_that_the_device_does_not_bring_back_ends_its_frame(how):
+    units = clip(3 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(units[GOP : GOP + 1])
+    stream.gpu.device.arm(FaultPlan(**{how: {("copy_d2h", 0): ExecutionError("the copy failed")}}))
+    stream.send(units[GOP + 1 :])
+    words = stream.end()
+    assert words == ["OK"] * (GOP + 1) + ["FAILED"] + ["OK"] * (2 * GOP - 2)
+    stream.close()
+
+
 def test_a_damaged_keyframe_leaves_the_stream_to_the_device():
     units = clip(5 * GOP, gop=GOP)
     stream = Stream()
@@ -265,7 +295,7 @@ def disturb(stream, chance):
             stream.harness.clock.advance(RETRY_AFTER_NS)
         case 2:
             for decoder in gpu.decoders:
-                decoder.is_refusing = chance.random() < 0.3
+                decoder.is_refusing, decoder.is_losing = chance.random() < 0.3, chance.random() < 0.1
         case 3:
             stream.next_seq += 1
         case 4 | 5:

@@ -50,11 +50,11 @@ class DecodedPicture(Protocol):
 
     @property
     def is_damaged(self) -> bool:
-        """Whether parts of it are guessed."""
+        """Whether parts of it are guessed, or it cannot be had at all. Blocks: until it is decoded."""
         ...
 
     def place(self, target: NDArray[Any], model: PictureInput, most: int) -> tuple[int, int]:
-        """Write it as the model takes it; see `planes.place_picture`."""
+        """Write it as the model takes it; see `planes.place_picture`. It is there after `VideoCodec.settle`."""
         ...
 
 
@@ -69,12 +69,21 @@ class VideoCodec(Protocol):
         """By how many pictures the next one may be held back, as far as is known."""
         ...
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it decodes by itself after `decode`: the thread has time for other streams meanwhile."""
+        ...
+
     def takes(self, sequence: Sequence) -> bool:
         """Whether it decodes such pictures from the next keyframe on. If not, another decoder has to."""
         ...
 
     def decode(self, data: bytes, number: int) -> Pictures:
         """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until pictures that were placed are in their targets. Raises ServiceError: they will not be."""
         ...
 
     def drain(self) -> Pictures:
@@ -124,6 +133,7 @@ class LibavCodec:
             **({"err_detect": "explode+crccheck"} if name == "hevc" else {}),
         }
         self._context: Any = context
+        self.is_elsewhere = False
 
     @property
     def reorder_frames(self) -> int:
@@ -145,6 +155,9 @@ class LibavCodec:
         except (self._av.FFmpegError, ValueError) as error:
             raise DamagedUnitError from error
         return [_picture(frame) for frame in frames]
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
 
     def drain(self) -> Pictures:
         """Return the pictures that are held back. The next unit must be a keyframe."""

@@ -28,6 +28,9 @@ from forebay_server.service.models.description import ModelDescription
 HEADROOM_BYTES = 512 << 20
 """Of the GPU's memory, which no decoder takes: models and their kernels need it."""
 
+MOST_DECODERS = 192
+"""Of a GPU, in all processes of a server. An H200 had no channels left for more than about 208."""
+
 VideoDecode = Literal["auto", "cpu"]
 
 
@@ -52,7 +55,7 @@ class VideoCodecs:
     Args:
         choice: *cpu*: never a GPU.
         most_pixels: larger pictures are an error.
-        most_streams: decoders at a time.
+        most_decoders: of GPUs, at a time; the CPU decodes further streams.
         clock: source of monotonic nanoseconds.
         open_gpu: opens a GPU by its number.
         open_decoder: opens a decoder of it.
@@ -62,7 +65,7 @@ class VideoCodecs:
         self,
         choice: VideoDecode,
         most_pixels: int,
-        most_streams: int,
+        most_decoders: int,
         clock: Clock,
         open_gpu: Callable[[int], Device] = lambda index: open_device("cuda", clock=MonotonicClock(), index=index),
         open_decoder: Callable[[Device, VideoCodecName, tuple[int, int], int], DeviceVideoDecoder] = open_video,
@@ -73,7 +76,7 @@ class VideoCodecs:
         self._open_gpu = open_gpu
         self._open_decoder = open_decoder
         self._gpus: dict[int, Device] = {}  # written by the store's thread
-        self.store = DecoderStore(self._make, most_streams, clock)
+        self.store = DecoderStore(self._make, most_decoders, clock)
 
     def open(self, stream: VideoStream, sequence: Sequence) -> VideoCodec:
         """Open a decoder of a stream, on the worker that has its turn. Blocks: for milliseconds."""
@@ -128,6 +131,11 @@ class VideoCodecs:
         return self._open_decoder(device, kind.codec, kind.size, kind.references)
 
 
+def most_of_process(front_ends: int | Literal["auto"]) -> int:
+    """Return how many decoders one process may have; `front_ends`: a number where there are several processes."""
+    return -(-MOST_DECODERS // max(1, 0 if front_ends == "auto" else front_ends))
+
+
 def _kind(stream: VideoStream, sequence: Sequence) -> DecoderKind | None:
     """Return the decoder of a GPU that a stream should have; None: it is of a kind that not every GPU decodes."""
     if not is_for_devices(sequence):
@@ -152,6 +160,7 @@ class UntilReady:
         self._store = store
         self._kind = kind
         self._sequence = sequence
+        self.is_elsewhere = False
         self._is_ready()
 
     @property
@@ -166,6 +175,9 @@ class UntilReady:
     def decode(self, data: bytes, number: int) -> Pictures:
         """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
         return self._cpu.decode(data, number)
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
 
     def drain(self) -> Pictures:
         """Return the pictures that are held back. The next unit must be a keyframe."""

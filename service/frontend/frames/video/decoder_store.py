@@ -85,14 +85,15 @@ class DecoderStore:
         return None
 
     def order(self, kind: DecoderKind, stream: Hashable) -> bool:
-        """Return whether a decoder is ready; if not, have one made, unless making one has just failed.
+        """Return whether a decoder is ready; if not, have one made, unless that has just failed or there are too many.
 
         The stream waits until it withdraws. Streams that wait for the same kind get a decoder each, in any order.
         """
         with self._lock:
             self._waiting.add((kind, stream))
             lacking = self._lacking(kind) - self._under_way[kind]
-            if lacking > 0 and self._clock.now_ns() >= self._retry_ns.get(kind, 0):
+            has_room = self._taken + self._under_way.total() < self._most
+            if lacking > 0 and has_room and self._clock.now_ns() >= self._retry_ns.get(kind, 0):
                 self._under_way[kind] += 1
                 self._do(lambda: self._make(kind))
             return self._kept(kind) > 0

@@ -1,21 +1,21 @@
 """Video that a device decodes, resizes and converts: a picture comes back as the model's input (ADR 0215).
 
 Theory of operation
-    The decoder gives planes in device memory, complete, at once after their unit, also with B-frames: nothing is held
-    back. A picture that is wanted is written as a row by the same kernel as JPEG files, and copied to the host: a
-    request then has a row in its frame buffer, as any other. So front-end processes decode for their own streams, and
-    only rows go to the engine process.
+    A unit is handed in, and its picture is waited for when it is looked at: planes in device memory, also with
+    B-frames, of which nothing is held back. A picture that is wanted is written as a row by the same kernel as JPEG
+    files, and copied to the host, which `settle` waits for: a request then has a row in its frame buffer, as any other.
+    So front-end processes decode for their own streams, and only rows go to the engine process.
 
     An error of a unit is the unit's. After some in a row the decoder itself is doubted: the next keyframe gets another
-    decoder (`takes`), and so it is after an error of the device.
+    decoder (`takes`), and so it is after an error of the device. The first picture is waited for at once: the stream
+    may be of a kind that this device does not decode.
 
 Owner: one thread at a time, the worker that has the stream's turn.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -25,7 +25,7 @@ from forebay_server.engines.device import Device, DeviceStream
 from forebay_server.engines.errors import EngineError, ExecutionError
 from forebay_server.engines.pictures import Nv12Planes, PictureLimits
 from forebay_server.engines.video import DeviceVideoDecoder, VideoPlanes
-from forebay_server.service.errors import BatchFailedError
+from forebay_server.service.errors import BatchFailedError, InvariantError
 from forebay_server.service.frontend.frames.decode.image_size import check_size
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, Pictures
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
@@ -33,6 +33,7 @@ from forebay_server.service.frontend.frames.video.planes import shares_of
 from forebay_server.service.pictures.on_device import form_of, row_of
 from forebay_server.service.pictures.picture_input import PictureInput
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 MOST_ERRORS = 8
@@ -58,12 +59,14 @@ class DeviceCodec:
     Attributes:
         on_close: called once at the end, with whether the decoder is sound.
         is_joining: no picture has come since the start or since `drain`.
+        is_elsewhere: True.
         reorder_frames: 0.
 
     Raises:
         BackendUnavailableError, DeviceMemoryError: the decoder is the caller's still.
     """
 
+    is_elsewhere = True
     reorder_frames = 0
 
     def __init__(
@@ -75,6 +78,7 @@ class DeviceCodec:
         self._sequence = sequence
         self._sets = sets
         self._errors = 0
+        self._target: NDArray[Any] | None = None  # of the picture that is being placed
         self._is_closed = False
         self.is_joining = True
         self.on_close: Callable[[bool], None] = lambda _: decoder.close()
@@ -85,21 +89,41 @@ class DeviceCodec:
         return sequence == self._sequence and self._errors < MOST_ERRORS
 
     def decode(self, data: bytes, number: int) -> Pictures:
-        """Decode a unit and return its picture. Raises DamagedUnitError, also if there is none of the first unit."""
+        """Hand a unit in and return its picture. Raises DamagedUnitError, also if there is none of the first unit."""
+        has_picture = self._asked(lambda: self._decoder.submit(self._sets + data))
+        picture = _DevicePicture(number, self) if has_picture else None
+        if self.is_joining:
+            if picture is None:
+                self._errors += 1
+            if picture is None or picture.planes is None:
+                raise DamagedUnitError
+        self.is_joining, self._sets = False, b""
+        return [] if picture is None else [picture]
+
+    def planes(self) -> VideoPlanes:
+        """Return the picture of the unit that was handed in last. Raises DamagedUnitError."""
+        found = self._asked(self._decoder.picture)
+        self._errors = 0
+        return found
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Return the decoder's answer. Raises DamagedUnitError, and counts it."""
         try:
             self._device.attach_thread()
-            found = self._decoder.decode(self._sets + data)
+            return ask()
         except ExecutionError as error:
             self._errors += 1
             raise DamagedUnitError from error
         except EngineError as error:
             self._errors = MOST_ERRORS
             raise DamagedUnitError from error
-        if self.is_joining and not found:
-            self._errors += 1
-            raise DamagedUnitError
-        self._errors, self.is_joining, self._sets = 0, False, b""
-        return [_DevicePicture(number, planes, self) for planes in found]
+
+    def settle(self) -> None:
+        """Wait until the picture that was placed is in its target. Raises BatchFailedError: the device failed."""
+        target, self._target = self._target, None
+        if target is not None:
+            with self._device_at_work():
+                self._rows.read(target)
 
     def drain(self) -> Pictures:
         """Nothing is held back."""
@@ -121,39 +145,65 @@ class DeviceCodec:
         self.on_close(self._errors < MOST_ERRORS)
 
     def place(self, target: NDArray[Any], planes: Nv12Planes, model: PictureInput) -> None:
-        """Write planes as the model takes them. Raises BatchFailedError: the device failed."""
-        try:
+        """Write planes as the model takes them, until `settle`. Raises BatchFailedError: the device failed."""
+        with self._device_at_work():
             if model == self._model:
-                self._rows.write(target, planes)
+                self._rows.enqueue(planes)
+                self._target = target
                 return
             rows = _Rows(self._device, self._decoder.device_stream, model)  # for a reader of the operator's page
             try:
-                rows.write(target, planes)
+                rows.enqueue(planes)
+                rows.read(target)
             finally:
                 rows.close()
+
+    @contextmanager
+    def _device_at_work(self) -> Iterator[None]:
+        try:
+            yield
         except EngineError as error:
             self._errors = MOST_ERRORS
             raise BatchFailedError("the server could not convert the frame's picture") from error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _DevicePicture:
-    """A picture in device memory, until the decoder's next unit."""
+    """A picture in device memory, until the decoder's next unit. It is waited for when it is first looked at."""
 
-    number: int
-    planes: VideoPlanes
-    codec: DeviceCodec
+    __slots__ = ("_codec", "_is_awaited", "_planes", "number")
+
+    def __init__(self, number: int, codec: DeviceCodec) -> None:
+        self.number = number
+        self._codec = codec
+        self._is_awaited = True
+        self._planes: VideoPlanes | None = None
+
+    @property
+    def planes(self) -> VideoPlanes | None:
+        """Return where it lies; None: it cannot be had."""
+        if self._is_awaited:
+            self._is_awaited = False
+            with suppress(DamagedUnitError):
+                self._planes = self._codec.planes()
+        return self._planes
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.planes.size
+        return self._found().size
 
     @property
     def is_damaged(self) -> bool:
-        return self.planes.is_damaged
+        planes = self.planes
+        return planes is None or planes.is_damaged
+
+    def _found(self) -> VideoPlanes:
+        planes = self.planes
+        if planes is None:
+            raise InvariantError("a picture that cannot be had is damaged")
+        return planes
 
     def place(self, target: NDArray[Any], model: PictureInput, most: int) -> tuple[int, int]:
-        found = self.planes
+        found = self._found()
         check_size("video", found.size, most)
         shares = shares_of(found.matrix, found.size[1])
         planes = Nv12Planes(
@@ -165,7 +215,7 @@ class _DevicePicture:
             shares,
             found.is_full_range,
         )
-        self.codec.place(target, planes, model)
+        self._codec.place(target, planes, model)
         return found.size
 
 
@@ -187,9 +237,11 @@ class _Rows:
             undo.callback(self._stream.sync)
             self._undo = undo.pop_all()
 
-    def write(self, target: NDArray[Any], planes: Nv12Planes) -> None:
+    def enqueue(self, planes: Nv12Planes) -> None:
         self._writer.write([row_of(self._model, planes, 0)], self._row, 0)
         self._stream.copy_d2h(self._host, self._row, self._model.nbytes)
+
+    def read(self, target: NDArray[Any]) -> None:
         self._stream.sync()
         target.reshape(-1).view(np.uint8)[:] = self._host.read_view()
 

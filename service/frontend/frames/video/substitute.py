@@ -45,6 +45,11 @@ class WithSubstitute:
         """By how many pictures the next one may be held back, as far as is known."""
         return self._codec.reorder_frames
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the device decodes."""
+        return self._codec.is_elsewhere
+
     def takes(self, sequence: Sequence) -> bool:
         """Whether it goes on from the next keyframe on."""
         if self._codec is self.device:
@@ -67,6 +72,10 @@ class WithSubstitute:
         self._codec, self._until_ns = cpu, self._clock.now_ns() + ASK_AGAIN_NS
         self.device.close()
         return pictures
+
+    def settle(self) -> None:
+        """Wait until pictures that were placed are in their targets. Raises ServiceError: they will not be."""
+        self._codec.settle()
 
     def drain(self) -> Pictures:
         """Return the pictures that are held back. The next unit must be a keyframe."""
