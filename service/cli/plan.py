@@ -204,7 +204,8 @@ def _costs(
 
     most = max(machine.front_ends for _, machine in kinds)
     front_ends = 0 if most == 1 else min(most, usable_cores())
-    wanted = Wanted(model=model, repository=repository, load=load, front_ends=front_ends, seconds=seconds)
+    where = None if repository is None else repository.absolute()  # the server runs in a folder of its own
+    wanted = Wanted(model=model, repository=where, load=load, front_ends=front_ends, seconds=seconds)
     return measure_costs(wanted, (lambda _: None) if is_quiet or not sys.stderr.isatty() else _say)
 
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from forebay_server.bench.plan import fit as fit_module
 from forebay_server.bench.plan import measuring
-from forebay_server.bench.plan.costs import read_costs
+from forebay_server.bench.plan.costs import CostsError, read_costs
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.commands import app
 
@@ -33,6 +33,20 @@ def test_the_costs_of_a_real_model_are_measured_saved_and_planned_with_again(tmp
     assert planned["fits"] >= 1
     again = CliRunner().invoke(app, ["plan", "--costs", str(file), *words])
     assert json.loads(again.output) == planned
+
+
+def test_a_repository_is_found_from_where_the_command_runs(tmp_path, monkeypatch):
+    asked = []
+
+    def start(wanted, _say):
+        asked.append(wanted.repository)
+        raise CostsError("enough")
+
+    monkeypatch.setattr(measuring, "measure_costs", start)
+    (tmp_path / "best.onnx").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert plan("best", "-m", "best.onnx").stderr == "forebay plan: enough\n"
+    assert asked == [tmp_path / "best.onnx"]
 
 
 def plan(*words):
