@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from forebay_server.loadtest.errors import ExitCode, LoadTestError
+from forebay_server.loadtest.errors import ExitCode, LoadTestError, UsageError
 from forebay_server.loadtest.help import REPORT, SEARCH, SectionedCommand, SectionedGroup
 from forebay_server.loadtest.options import LoadOptions, seconds, with_load_options
 from forebay_server.loadtest.process_tuning import tune_process
@@ -127,6 +127,8 @@ def search(
         Outputs(json_path).check()
         is_whole = options.rate is None
         objective = Objective(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
+        if not objective.p99_ms:
+            raise UsageError(f"--slo-p99 is {slo_p99!r}, which no frame can keep; give a time above 0, such as 100ms")
         given = float(options.cameras) if options.rate is None else options.rate
         start = given if first is None else first
         bounds = Bounds(

@@ -87,12 +87,12 @@ class Scenario:
         positive = ("duration_s", "streams", "fps", "rate_per_s", "peak_per_s", "gamma_shape", "period_s", "spike_s")
         for name in (*positive, "concurrency", "queue_depth", "burst_scale", "drain_s"):
             if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)}")
+                raise UsageError(f"{_option(name)} must be more than 0, not {getattr(self, name):g}")
         for name in ("jitter_ms", "burst_every", "connect_ramp_s", "seed"):
             if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
+                raise UsageError(f"{_option(name)} must not be negative, not {getattr(self, name):g}")
         if self.connect_ramp_s >= self.duration_s:
-            raise UsageError("connect_ramp_s must be shorter than the run")
+            raise UsageError("--connect-ramp must be shorter than the run, --duration")
         if self.arrival is ArrivalProcess.TRACE and not self.trace:
             raise UsageError("a trace scenario needs a trace file with at least one frame")
         if self.planned_frames > MAX_PLANNED_FRAMES:
@@ -150,3 +150,13 @@ class Scenario:
         trace = values.get("trace", ())
         values["trace"] = tuple(TraceEntry(*entry) for entry in trace) if isinstance(trace, list | tuple) else ()
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks the ranges
+
+
+def _option(field: str) -> str:
+    """Return the option that gives a field: `--duration` gives duration_s."""
+    if field == "streams":
+        return "--cameras"
+    name = field
+    for unit in ("_per_s", "_ms", "_s"):
+        name = name.removesuffix(unit)
+    return f"--{name.replace('_', '-')}"

@@ -328,7 +328,12 @@ def command(monkeypatch):
     [
         (["--assert", "p99 fast"], "does not parse"),
         (["--duration", "soon"], "--duration 'soon' is no time"),
-        (["--cameras", "0"], "streams must be greater than 0"),
+        (["--cameras", "0"], "--cameras must be more than 0, not 0"),
+        (["--duration", "0"], "--duration must be more than 0, not 0"),
+        (["--rate", "-1"], "--rate must be more than 0, not -1"),
+        (["--connect-ramp", "90s"], "--connect-ramp must be shorter than the run, --duration"),
+        (["search", "--slo-p99", "0ms"], "which no frame can keep"),
+        (["--frames", "no-such.mp4"], "there is no video or folder no-such.mp4"),
         (["--size", "640"], "--size is WIDTHxHEIGHT"),
         (["--shape", "3xx"], "whole numbers"),
         (["--burst-every", "3", "--encoding", "png"], "needs --encoding jpeg"),
