@@ -27,7 +27,7 @@ def near_file(path: Path | str, suffixes: Collection[str] = ()) -> str:
         folder, missing = _first_missing(wanted)
         entries = [entry for entry in _entries(folder) if missing == wanted.name or entry.is_dir()]
         lost = "" if missing == wanted.name and folder == wanted.parent else f"; there is no folder {folder / missing}"
-        if close := _closest(missing, [entry.name for entry in entries]):
+        if close := _closest(missing, [entry.name for entry in entries], suffixes):
             meant = folder.joinpath(close, *wanted.parts[len((folder / missing).parts) :])
             return f"{lost}; did you mean {meant}?"
         if not lost and suffixes:
@@ -50,9 +50,13 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield from (entry for entry in islice(found, _MOST_ENTRIES) if not entry.name.startswith("."))
 
 
-def _closest(name: str, names: Collection[str]) -> str:
+def _closest(name: str, names: Collection[str], suffixes: Collection[str]) -> str:
     """Return the name that is most like the wanted one, compared without case and suffix; empty if none is."""
-    stems = {Path(each).stem.lower(): each for each in sorted(names, key=lambda each: each.lower() == name.lower())}
+    # Of several with one stem the last counts: the name itself, or else one of the wanted kind.
+    in_order = sorted(
+        names, key=lambda each: (each.lower() == name.lower(), Path(each).suffix.lower() in suffixes, each)
+    )
+    stems = {Path(each).stem.lower(): each for each in in_order if each != name}
     near = difflib.get_close_matches(Path(name).stem.lower(), stems, 1)
     return stems[near[0]] if near else ""
 

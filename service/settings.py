@@ -379,6 +379,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _explain(problem: Any, origins: Mapping[str, Origin]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     name = ".".join(str(part) for part in problem["loc"][:1])
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"].startswith("bool_"):
+        message = "give true or false"
     if not name:
         return message
     where = {

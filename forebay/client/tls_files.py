@@ -18,6 +18,18 @@ def credentials_of(tls: Tls) -> grpc.ChannelCredentials:
     """Return the credentials of the files as they are now. A certificate that has expired is a warning in the log.
 
     Raises:
+        OSError, ValueError: as `read_files`.
+    """
+    ca, cert, key = read_files(tls)
+    if tls.cert is not None and tls.key is not None:
+        _warn_of_dates(tls.cert, tls.key)
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+
+
+def read_files(tls: Tls) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Return the contents of the authorities, the certificate and the key, checked; None for those that are not given.
+
+    Raises:
         OSError: a file cannot be read.
         ValueError: a file is no PEM file or of another kind, or certificate and key are swapped or no pair.
     """
@@ -27,8 +39,8 @@ def credentials_of(tls: Tls) -> grpc.ChannelCredentials:
     if tls.cert is not None and tls.key is not None and cert is not None and key is not None:
         if problem := pair_fault(tls.cert, cert, tls.key, key):
             raise ValueError(problem)
-        _check_own(tls.cert, tls.key)
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+        loaded_pair(tls.cert, tls.key)
+    return ca, cert, key
 
 
 def modified_ns(tls: Tls | None) -> tuple[int, ...]:
@@ -40,11 +52,9 @@ def _names(tls: Tls | None) -> Iterable[Path | str]:
     return [] if tls is None else [name for name in (tls.ca, tls.cert, tls.key) if name is not None]
 
 
-def _check_own(cert: Path | str, key: Path | str) -> None:
-    """Raise ValueError for files that are no pair; warn of one that servers will refuse."""
-    context = loaded_pair(cert, key)
+def _warn_of_dates(cert: Path | str, key: Path | str) -> None:
     try:
-        problem = date_fault(context, cert)
+        problem = date_fault(loaded_pair(cert, key), cert)
     except ssl.SSLError as error:
         problem = f"it may not work: {error.reason}"
     if problem:

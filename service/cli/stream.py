@@ -125,6 +125,8 @@ def _names(sources: Sequence[str], given: Sequence[str] | None, *, is_looping: b
     from forebay_server.service.cli.packets import STANDARD_INPUT
     from forebay_server.service.cli.stream_sources import is_endless, names_of
 
+    if "" in sources:
+        raise ValueError("a source is empty: is a variable not set?")
     if sources.count(STANDARD_INPUT) > 1:
         raise ValueError("standard input (-) can be one source only")
     if is_looping and all(is_endless(source) for source in sources):
@@ -161,6 +163,15 @@ def _masks(form: str | None) -> "Masks | None":
 
 
 def _tls(ca: Path | None, cert: Path | None, key: Path | None) -> "Tls | None":
+    """Return the files, read once: before a source is opened, or a server started. Raises ValueError."""
     import forebay
+    from forebay.client.tls_files import read_files
 
-    return None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
+    if ca is None and cert is None and key is None:
+        return None
+    tls = forebay.Tls(ca=ca, cert=cert, key=key)
+    try:
+        read_files(tls)
+    except OSError as error:
+        raise ValueError(f"cannot read {error.filename}: {error.strerror}") from None
+    return tls

@@ -128,7 +128,9 @@ def _asked(
             return ask(client)
     except forebay.ForebayError as error:
         words, code = _words_of(error)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        words, code = f"cannot read {error.filename}: {error.strerror}", exit_codes.USAGE
+    except ValueError as error:
         words, code = str(error), exit_codes.USAGE
     typer.echo(f"forebay: {words}", err=True)
     raise typer.Exit(code)

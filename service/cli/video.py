@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from forebay.near_files import near_file
 from forebay_server.engines.extras import install_hint
 from forebay_server.service.cli.file_end import ends_early
+from forebay_server.service.models.bare_files import FILE_SUFFIXES as MODEL_SUFFIXES
 
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 
@@ -214,6 +215,8 @@ def _open(name: str) -> Source:
     if not path.exists():
         kinds = "(a video file, a folder of pictures, a device such as 0, or a URL)"
         raise SourceError(f"{name} does not exist {kinds}{near_file(path, (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))}")
+    if path.suffix.lower() in MODEL_SUFFIXES:
+        raise SourceError(f"{name} is a model file, no video: serve it with `forebay serve {name}`")
     path.open("rb").close()  # OpenCV does not report the reason
     try:
         return _open_capture(name, path.name, is_live=False)

@@ -271,10 +271,11 @@ def check_part(model: str, part: str) -> None:
 def _no_repository(path: Path) -> str:
     """Return why a path is no repository, for the operator: with the likely path."""
     where, kinds = str(path.absolute()), ", ".join(FILE_SUFFIXES)
+    near = near_file(path.absolute(), FILE_SUFFIXES)
     if path.exists():
-        return f"model repository {where!r} is neither a folder nor a model file, whose name ends in {kinds}"
+        return f"model repository {where!r} is neither a folder nor a model file, whose name ends in {kinds}{near}"
     wanted = f"name a folder of models, or a model file ({kinds})"
-    return f"model repository {where!r} does not exist: {wanted}{near_file(path.absolute(), FILE_SUFFIXES)}"
+    return f"model repository {where!r} does not exist: {wanted}{near}"
 
 
 def _name_of(path: Path) -> str | None:

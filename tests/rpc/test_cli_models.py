@@ -55,6 +55,7 @@ async def test_a_server_that_decides_itself_refuses_with_exit_code_1(tmp_path):
         code, output = await run("load", "a", "--address", running.address)
         assert code == 1
         assert "explicit model load / unload is not allowed" in output
+        assert "start the server with --model-control-mode explicit" in output
 
 
 def test_nobody_there_is_exit_code_69():

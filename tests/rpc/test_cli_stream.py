@@ -360,6 +360,8 @@ def test_a_missing_name_is_told_where_several_models_could_be_meant(tmp_path):
         (["--tls-cert", "c.pem"], "needs its key"),
         (["--camera", "a", "--camera", "b"], "--camera is given 2 times for 1 sources"),
         (["b.avi", "--camera", "a", "--camera", "a"], "two sources have the same name"),
+        ([""], "a source is empty: is a variable not set?"),
+        (["--serve", "--tls-ca", "no-such.pem"], "cannot read no-such.pem: No such file or directory"),
     ],
 )
 def test_wrong_flags_are_told(tmp_path, arguments, words):

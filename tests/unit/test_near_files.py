@@ -9,7 +9,16 @@ from forebay.near_files import near_file
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    for name in ("best.onnx", "last.onnx", "Street.mp4", "notes.txt", ".best.onnx.swp", "models/detector/1/model.onnx"):
+    for name in (
+        "best.onnx",
+        "best.engine",
+        "best.txt",
+        "last.onnx",
+        "Street.mp4",
+        "notes.txt",
+        ".best.onnx.swp",
+        "models/detector/1/model.onnx",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     monkeypatch.chdir(tmp_path)
@@ -22,6 +31,7 @@ def folder(tmp_path, monkeypatch):
         ("bets.onnx", "; did you mean best.onnx?"),
         ("best.pt", "; did you mean best.onnx?"),
         ("best", "; did you mean best.onnx?"),
+        ("best.engine", "; did you mean best.onnx?"),  # it is there, of another kind
         ("./street.MP4", "; did you mean Street.mp4?"),
         ("models/detectr", "; did you mean models/detector?"),
         (

@@ -93,5 +93,7 @@ class ModelControl:
             words = connect_words(error.details() or error.code().name)
             if words.startswith(REFUSAL):
                 raise ControlError(f"{words}: {how_to_mend('model-repository')}") from None
+            if words.startswith(NOT_EXPLICIT):
+                raise ControlError(f"{words}; start the server with --model-control-mode explicit") from None
             is_unreachable = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-            raise ControlError(words, is_unreachable=is_unreachable and not words.startswith(NOT_EXPLICIT)) from None
+            raise ControlError(words, is_unreachable=is_unreachable) from None

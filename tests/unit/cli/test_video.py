@@ -65,6 +65,13 @@ def test_clip_that_stops_in_the_middle_gives_what_is_there(tmp_path):
         assert "cut short" in source.shortfall
 
 
+def test_a_model_in_place_of_a_video_is_answered_with_the_command_for_it(tmp_path):
+    path = tmp_path / "best.onnx"
+    path.write_bytes(b"")
+    with pytest.raises(SourceError, match=f"{path} is a model file, no video: serve it with `forebay serve {path}`"):
+        open_source(str(path))
+
+
 def test_estimate_of_the_length_may_be_a_little_off(tmp_path):
     path = write_clip(tmp_path / "a.avi", frames=20)
     lie_about_length(path, 21)
