@@ -5,8 +5,8 @@ Theory of operation
     there are at most as many as batches in flight. *Work queues* hold encoded frames, one queue per stream; workers
     serve the queues round robin, one frame at a time per queue. This gives streams equal shares, keeps the frames of a
     stream in order, and lets a newer frame of a LATEST stream replace one that is not yet decoded.
-    A frame that a GPU decodes has several steps, each of which waits for what the one before it has begun. Between them
-    the worker sees to other streams, so that a few workers keep a GPU's decoders busy; its stream keeps the turn.
+    A frame that a GPU decodes has several steps, each of which waits for work that the one before it has begun. Between
+    them the worker sees to other streams, so that a few workers keep a GPU's decoders busy; its stream keeps the turn.
     Everything here is bounded: permits bound the frames in queues, slots bound the results.
 
 Thread: any for every method; the pool's condition guards the ring and every queue.

@@ -1,4 +1,4 @@
-"""What a worker does with the access units of one stream: decode them, and hand their pictures to the former.
+"""Decodes the access units of one stream, and hands their pictures to the former: the worker's half of a decoder.
 
 Theory of operation
     A unit is decoded although its own result is not wanted any more, because later pictures need it. Where a GPU
