@@ -32,6 +32,7 @@ from forebay_server.bench import (
     tracks,
 )
 from forebay_server.bench.rows import Row
+from forebay_server.loadtest.places import output_file
 
 
 class Benchmark(Protocol):
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="shorter; fail if a ratio is worse than its bar, twice")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and the history")
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md anew from the history; no run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run there, to be added elsewhere")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the run there, to be added elsewhere")
     parser.add_argument(
         "--from",
         dest="files",

@@ -22,6 +22,7 @@ from forebay_server.bench.overload import (
 )
 from forebay_server.bench.overload_report import line_of, record_of
 from forebay_server.bench.overload_targets import capacity_lines, shortcomings, size_words
+from forebay_server.loadtest.places import output_file
 
 QUICK_LOADS = (1.2, 2.0)
 
@@ -41,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--deliveries", nargs="+", choices=DELIVERIES, default=DELIVERIES)
     group.add_argument("--loads", type=float, nargs="+", default=None, metavar="L", help="times the capacity")
     group.add_argument("--commit", metavar="NAME", help="of this tree, where there is no git to ask")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the run there, after every cell")
+    group.add_argument("--json", type=output_file, metavar="FILE", help="write the run there, after every cell")
     group.add_argument("--write", action="store_true", help="keep it in the history, and write docs/benchmarks.md")
 
 

@@ -34,6 +34,7 @@ from forebay_server.bench.envoy import ROOT, Envoy, find_envoy, running_envoy
 from forebay_server.bench.fleet import MODEL, Server, fleet, free_ports, pause
 from forebay_server.bench.flood_calls import flood
 from forebay_server.bench.scale_account import Account, account
+from forebay_server.loadtest.places import output_file
 
 CAMERAS, FPS = 30, 5.0
 SETTLE_S = 4.0  # after a fault and after a start: longer than health checks and back-off
@@ -294,7 +295,7 @@ def main() -> None:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)} [all]")
     parser.add_argument("--repeats", type=int, default=10, help="faults of each kind [10]")
     parser.add_argument("--envoy", help="Envoy's program [.venv-scaling/bin/envoy, or ENVOY]")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--json", type=output_file, help="also write the rows to this file")
     given = parser.parse_args()
     if unknown := set(given.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")

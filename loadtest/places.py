@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 _NOT_ALLOWED = "this user may not"
@@ -21,6 +22,18 @@ def place_fault(path: Path, *, makes_folders: bool = False, is_replaced: bool = 
         return _fault(path, makes_folders=makes_folders, is_replaced=is_replaced)
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         return f"cannot write {path}: {error.strerror}; name another file"
+
+
+def output_file(text: str) -> Path:
+    """Return a path to write to: the `type` of an option of argparse, which reports a fault before anything is done.
+
+    Raises:
+        ArgumentTypeError: no file can be written there.
+    """
+    path = Path(text)
+    if problem := place_fault(path):
+        raise ArgumentTypeError(problem)
+    return path
 
 
 def _fault(path: Path, *, makes_folders: bool, is_replaced: bool) -> str:

@@ -1,6 +1,8 @@
 """Every option that names a file to write: a place where none can be is one line and the code, before the work."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from forebay_server.loadtest.places import place_fault
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.commands import app
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
 
 CLIP = ROOT / "models" / "pedestrians.mp4"
@@ -111,3 +114,11 @@ def test_places_without_the_right_to_write_are_a_fault(tmp_path):
     tmp_path.chmod(0o500)
     for fault in (place_fault(old, is_replaced=True), place_fault(tmp_path / "a" / "new", makes_folders=True)):
         assert f"this user may not make files in {tmp_path}" in fault
+
+
+@pytest.mark.parametrize("program", ["bench", "bench.scaling", "bench.cameras"])
+def test_the_benchmarks_do_not_run_for_a_file_that_cannot_be_written(program, tmp_path):
+    command = [sys.executable, "-m", f"forebay_server.{program}", "--json", tmp_path / "none" / "x.json"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=HANG_GUARD_S, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (exit_codes.USAGE, "")
+    assert f"there is no folder {tmp_path}/none; make it with: mkdir -p" in ended.stderr
