@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from forebay_server.service.cli import exit_codes
-from forebay_server.service.cli.remote.health import HealthError, TlsFiles, check_health
+from forebay_server.service.cli.remote.health import HealthError, TlsFiles, TlsFilesError, check_health
 from forebay_server.service.clock import MonotonicClock
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -100,7 +100,11 @@ def report_health(question: Question, environment: Mapping[str, str]) -> int:
         sys.stderr.write(f"forebay: {error}\n")
         return exit_codes.USAGE
     given = TlsFiles(question.ca, question.cert, question.key, question.server_name)
-    answers = _ask(addresses, question, given if any(given) else None, headers)
+    try:
+        answers = _ask(addresses, question, given if any(given) else None, headers)
+    except TlsFilesError as error:
+        sys.stderr.write(f"forebay: {error}\n")
+        return exit_codes.USAGE
     best = min(answers, key=lambda answer: answer.exit_code)
     if question.is_json:
         import json

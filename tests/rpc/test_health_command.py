@@ -185,6 +185,17 @@ def test_half_a_certificate_is_a_mistake_and_not_left_out(tmp_path, flag):
     assert "belong together" in result.stderr
 
 
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot read"), ("-----BEGIN %s-----", "holds a private key")])
+def test_a_wrong_file_for_tls_is_no_silence_of_the_server(tmp_path, content, words):
+    file = tmp_path / "file.pem"
+    if content is not None:
+        file.write_text(content % "PRIVATE KEY")
+    result = CliRunner().invoke(app, ["health", "--address", "127.0.0.1:1", "--tls-ca", str(file)])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "does not answer" not in result.stderr
+
+
 @pytest.mark.parametrize("command", [["health"], ["models", "list"]])
 def test_every_command_reaches_a_server_that_listens_everywhere_on_this_machine(command):
     environment = {"FOREBAY_ADDRESS": "0.0.0.0:9", "FOREBAY_UDS": ""}

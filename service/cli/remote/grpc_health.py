@@ -5,7 +5,7 @@ import grpc
 from forebay.client.options import Tls
 from forebay.client.tls_files import credentials_of
 from forebay.connect_words import connect_words
-from forebay_server.service.cli.remote.health import HealthError, TlsFiles
+from forebay_server.service.cli.remote.health import HealthError, TlsFiles, TlsFilesError
 from forebay_server.service.restricted import REFUSAL, how_to_mend
 
 
@@ -20,7 +20,8 @@ def ask(
     """Return the response of a unary call; None if the server knows no such name.
 
     Raises:
-        HealthError: no server answered, a file cannot be read, or the call is restricted.
+        HealthError: no server answered, or the call is restricted.
+        TlsFilesError: a file of `tls` cannot be used.
     """
     with _channel(address, tls) as channel:
         try:
@@ -43,7 +44,7 @@ def _channel(address: str, tls: TlsFiles | None) -> grpc.Channel:
     try:
         credentials = credentials_of(Tls(ca=tls.ca, cert=tls.cert, key=tls.key))
     except OSError as error:
-        raise HealthError(f"cannot read {error.filename}: {error.strerror}") from None
+        raise TlsFilesError(f"cannot read {error.filename}: {error.strerror}") from None
     except ValueError as error:
-        raise HealthError(str(error)) from None
+        raise TlsFilesError(str(error)) from None
     return grpc.secure_channel(address, credentials, options)

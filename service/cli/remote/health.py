@@ -29,6 +29,10 @@ class HealthError(Exception):
         self.is_refusal = is_refusal
 
 
+class TlsFilesError(Exception):
+    """A file of `TlsFiles` cannot be used: no server was asked; one line."""
+
+
 class UnclearError(Exception):
     """The quick way ends without an answer, for a reason that only gRPC can put into words."""
 
@@ -65,6 +69,7 @@ def check_health(
 
     Raises:
         HealthError: no server answered, or not as grpc.health.v1, or the call is restricted.
+        TlsFilesError: a file of `tls` cannot be used.
     """
     from forebay_server.service.cli.remote.header_block import varint
     from forebay_server.service.cli.remote.probe import probe
