@@ -1,4 +1,4 @@
-"""Checks the arguments of `Client` and `Client.stream` for what their types do not, and names the argument."""
+"""Checks the arguments of `Client` and `Client.stream` beyond their types, and names the argument that is wrong."""
 
 import difflib
 from collections.abc import Mapping

@@ -65,6 +65,7 @@ def build(
         )
         _require(model)
         target = output or model.with_suffix(".plan")
+        _check_output(model, target, ".plan")
         _check_places(target, timing_cache)
         source = _folded(model) or model
         with _progress("building", is_shown=not is_json) as progress:
@@ -107,6 +108,7 @@ def quantize(
             )
         _require(model)
         written = output or model.with_name(f"{model.stem}.{precision}.{target}.onnx")
+        _check_output(model, written, ".onnx")
         _check_places(written)
         if precision == "fp16":
             report = to_fp16(model, written)
@@ -212,6 +214,16 @@ def _require(*paths: Path) -> None:
             raise ModelFileError(f"{path} is a folder: name the model file in it")
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file{near_file(path, FILE_SUFFIXES)}")
+
+
+def _check_output(model: Path, output: Path, suffix: str) -> None:
+    """Raise ModelFileError for an output over the model itself, or with a name of another kind of model."""
+    from forebay_server.engines.errors import ModelFileError
+
+    if output.suffix != suffix:
+        raise ModelFileError(f"--output {output}: the name must end in {suffix}, by which the server knows the kind")
+    if output.exists() and output.samefile(model):
+        raise ModelFileError(f"--output {output} is the model itself: name another file")
 
 
 def _check_places(*paths: Path | None) -> None:

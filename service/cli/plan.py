@@ -174,12 +174,14 @@ def _machines(
         raise UsageError(str(error)) from None
 
 
-def _check_places(*paths: Path | None) -> None:
+def _check_places(save: Path | None, chart: Path | None) -> None:
     """Raise UsageError now rather than after the measurement if a file cannot be written."""
     from forebay_server.loadtest.errors import UsageError
     from forebay_server.loadtest.places import place_fault
 
-    for path in paths:
+    if chart is not None and chart.suffix.lower() != ".svg":
+        raise UsageError(f"--chart {chart}: the chart is SVG, so its name must end in .svg")
+    for path in (save, chart):
         if path is not None and (problem := place_fault(path)):
             raise UsageError(problem)
 

@@ -70,7 +70,7 @@ def test_a_missing_folder_and_a_folder_in_place_of_a_file_are_found_first(comman
 @pytest.mark.parametrize("writer", FOLDERS_ARE_MADE)
 def test_a_file_in_place_of_a_folder_is_found_first(command, tmp_path, writer):
     (tmp_path / "file").write_text("")
-    inside = tmp_path / "file" / "more" / "x"
+    inside = tmp_path / "file" / "more" / {"quantize": "x.onnx", "build": "x.plan"}.get(writer, "x")
     code = exit_codes.USAGE if writer == "bench" else exit_codes.CANNOT_WRITE
     assert_one_line(command(*FOLDERS_ARE_MADE[writer], inside), code, inside, "is a file, not a folder")
 
@@ -83,6 +83,17 @@ def test_a_clip_is_not_written_over_its_source(command, tmp_path):
         result = command("stream", source, "--address", NOBODY, "--output", output)
         assert_one_line(result, exit_codes.USAGE, "is a source itself")
     assert source.read_bytes() == CLIP.read_bytes()
+
+
+def test_a_model_is_not_written_over_itself_nor_under_a_name_of_another_kind(command, tmp_path):
+    model = tmp_path / "best.onnx"
+    model.write_bytes(FACES.read_bytes())
+    quantize = ["engine", "quantize", model, "--precision", "fp16", "--output"]
+    assert_one_line(command(*quantize, model), exit_codes.MODEL, "is the model itself")
+    assert_one_line(command(*quantize, tmp_path / "half.plan"), exit_codes.MODEL, "must end in .onnx")
+    assert_one_line(command("engine", "build", model, "--output", model), exit_codes.MODEL, "must end in .plan")
+    assert model.read_bytes() == FACES.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
 
 
 def test_two_reports_have_two_files(command, tmp_path):

@@ -93,6 +93,7 @@ def test_the_chart_is_one_svg_file_with_a_line_for_each_machine_and_the_target(p
         (("--size", "64x64"), "leave it out, or measure"),
         (("detector",), "give the name of a model, or --costs with a file that --save wrote, not both"),
         (("--chart", "/nowhere/at/all.svg"), "there is no folder"),
+        (("--chart", "plan.png"), "its name must end in .svg"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(plan, words, part):
