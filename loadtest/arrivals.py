@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from forebay.near_files import near_file
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.scenario import ArrivalProcess, Phase, Scenario, TraceEntry
 
@@ -72,7 +73,8 @@ def read_trace(path: Path) -> tuple[TraceEntry, ...]:
             for row in rows
         ]
     except OSError as error:
-        raise UsageError(f"cannot read the trace {path.name}: {error.strerror}") from error
+        hint = near_file(path, {".csv"}) if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"cannot read the trace {path}: {error.strerror}{hint}") from error
     except (KeyError, ValueError, UnicodeDecodeError) as error:
         why = "it has no column time_s" if isinstance(error, KeyError) else error
         raise UsageError(f"{path.name} is no trace (CSV with time_s, stream, size_bytes): {why}") from error

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from forebay.near_files import near_file
 from forebay_server.loadtest import histograms
 from forebay_server.loadtest.errors import CannotWriteError, UsageError
 from forebay_server.loadtest.html import html
@@ -56,7 +57,8 @@ def read(path: Path) -> Document:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read {path.name}: {error.strerror}") from error
+        hint = near_file(path, {".json"}) if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"cannot read {path}: {error.strerror}{hint}") from error
     except ValueError as error:
         raise UsageError(f"{path.name} is no JSON: {error}") from error
     if not is_document(document):

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from forebay.near_files import near_file
 from forebay_server.service.restricted import read_restrictions, split_lines
 
 ENV_PREFIX = "FOREBAY_"
@@ -367,7 +368,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+        hint = near_file(path, {".toml"}) if isinstance(error, FileNotFoundError) else ""
+        raise SettingsError(f"cannot read {path}: {error.strerror}{hint}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     for key in values:

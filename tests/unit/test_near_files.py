@@ -1,10 +1,13 @@
 """The hint after a file that is not there."""
 
+import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from forebay.near_files import near_file
+from forebay_server.service.cli.commands import app
 
 
 @pytest.fixture
@@ -64,3 +67,20 @@ def test_a_file_in_place_of_a_folder_is_no_crash(tmp_path):
     (tmp_path / "file").write_text("")
     assert near_file(tmp_path / "file" / "x.onnx", {".onnx"}) in {"", f"; there is no folder {tmp_path}/file"}
     assert near_file(Path("/"), {".onnx"}) == ""
+
+
+def test_commands_that_read_a_file_say_the_likely_one(tmp_path, monkeypatch):
+    for name in ("GRPC_EXPERIMENTS", "GRPC_VERBOSITY"):  # that `load` sets for its process
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    for name in ("forebay.toml", "before.json", "trace.csv"):
+        (tmp_path / name).write_text("")
+    for words, meant in (
+        (["serve", "--config", "forbay.toml"], "forebay.toml"),
+        (["load", "compare", "beforr.json", "before.json"], "before.json"),
+        (["load", "--trace", "trase.csv"], "trace.csv"),
+        (["load", "--frames", "trace"], "trace.csv"),
+    ):
+        given = [str(tmp_path / word) if "." in word or word == "trace" else word for word in words]
+        result = CliRunner().invoke(app, given)
+        assert result.exit_code == 2, result.output
+        assert f"; did you mean {tmp_path}/{meant}?" in result.stderr
