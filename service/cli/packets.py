@@ -17,7 +17,8 @@ from forebay_server.service.cli.video import DEFAULT_FPS, Source, SourceError, S
 if TYPE_CHECKING:
     from forebay.client.options import Encoding
 
-TIMEOUT_S = 10.0  # to open a network stream, and to wait for its next packet
+OPEN_TIMEOUT_S = 10.0  # of a network stream
+SILENCE_TIMEOUT_S = 10.0  # of an open one
 STANDARD_INPUT = "-"
 _ENCODINGS: dict[str, "Encoding"] = {"h264": "h264", "hevc": "h265", "mjpeg": "jpeg"}
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
@@ -96,9 +97,10 @@ def open_packets(name: str) -> PacketSource:
     if not is_live and name != STANDARD_INPUT and not Path(name).is_file():
         raise CannotPassError("it is not a file or a network stream")
     shown = without_password(name) if is_live else Path(name).name
-    options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
+    options, silence_timeout_s = _network_options(name)
+    timeouts_s = (OPEN_TIMEOUT_S, silence_timeout_s)
     try:
-        container = av.open("pipe:0" if name == STANDARD_INPUT else name, options=options, timeout=TIMEOUT_S)
+        container = av.open("pipe:0" if name == STANDARD_INPUT else name, options=options, timeout=timeouts_s)
     except (av.FFmpegError, OSError) as error:
         if is_live:
             raise SourceError(f"{shown} cannot be opened: is it there, and are the user and password right?") from error
@@ -112,6 +114,17 @@ def open_packets(name: str) -> PacketSource:
     except BaseException:
         container.close()
         raise
+
+
+def _network_options(name: str) -> tuple[dict[str, str], float | None]:
+    """Return FFmpeg's options, and the silence after which PyAV ends a read; None where FFmpeg's own option does.
+
+    PyAV takes the GIL to look at the clock before and after each wait of FFmpeg, some sixty times for a frame over
+    RTSP, and each time it may have to wait for the thread that sends the frame before.
+    """
+    if not name.startswith("rtsp"):
+        return {}, SILENCE_TIMEOUT_S
+    return {"rtsp_transport": "tcp", "timeout": str(round(SILENCE_TIMEOUT_S * 1e6))}, None
 
 
 def _track(container: Any) -> Any:  # noqa: ANN401

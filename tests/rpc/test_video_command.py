@@ -1,7 +1,9 @@
 """`forebay stream` sends the packets of a video as they are, and decodes them where the server cannot."""
 
+import itertools
 import json
 import struct
+import threading
 from collections import Counter
 
 import av
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from forebay.wire import frames_pb2 as wire
 from forebay_server.bench.rtsp_camera import RtspCamera
-from forebay_server.service.cli import exit_codes, reopening
+from forebay_server.service.cli import exit_codes, packets, reopening
 from forebay_server.service.cli.commands import app
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from tests.support.scripted_server import ScriptedServerThread, answers
@@ -124,6 +126,17 @@ def test_a_camera_that_is_not_there_ends_the_command_with_a_word():
     calls, result = stream("rtsp://127.0.0.1:9/none", answers)
     assert (calls, result.exit_code) == ([], exit_codes.NO_INPUT)
     assert "cannot be opened" in result.stderr
+
+
+def test_a_camera_that_falls_silent_has_gone_away(monkeypatch):
+    monkeypatch.setattr(packets, "SILENCE_TIMEOUT_S", 0.2)
+    units = [unit.data for unit in clip(12, size=(320, 240), gop=6)]
+    is_asked, frames = threading.Event(), itertools.count()
+    with RtspCamera([units], lambda: next(frames) == 10 and is_asked.wait()) as camera:
+        with packets.open_packets(camera.url) as source:
+            assert 8 <= len(list(source)) <= 10  # FFmpeg may keep its last frames
+        is_asked.set()
+    assert next(frames) > 10  # the connection stood meanwhile
 
 
 def test_a_camera_that_comes_back_goes_on_and_its_packets_are_passed_through():
