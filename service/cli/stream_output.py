@@ -1,19 +1,17 @@
 """Output of `forebay stream` for each result: a JSON line or the live view, and a frame of the annotated clip."""
 
 import contextlib
-import json
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from forebay import Detection, Result
+from forebay import Result
 from forebay_server.loadtest.places import place_fault
 from forebay_server.service.cli.clip_writer import CannotWriteError, ClipWriter
+from forebay_server.service.cli.json_line import json_line
 from forebay_server.service.cli.overlay import annotate, summary_of
 from forebay_server.service.cli.video import DEFAULT_FPS, Picture
 
@@ -36,9 +34,8 @@ class JsonLines:
     """One object for each frame, for each camera in order, on standard output."""
 
     def show(self, camera: str, index: int, file: str, result: Result) -> None:
-        """Print a line."""
-        sys.stdout.write(json.dumps(to_json(camera, index, file, result)) + "\n")
-        sys.stdout.flush()
+        """Print a line; standard output is flushed at its end (`standard_streams`)."""
+        sys.stdout.write(f"{json_line(camera, index, file, result)}\n")
 
 
 class LiveView:
@@ -149,63 +146,3 @@ def open_sink(*, is_json: bool) -> Iterator[Sink]:
         return
     with LiveView() as view:
         yield view
-
-
-def to_json(camera: str, index: int, file: str, result: Result) -> dict[str, Any]:
-    """Return a result as the object of a JSON line; raw tensors are left out."""
-    line: dict[str, Any] = {"camera": camera, "frame": index}
-    if file:
-        line["file"] = file
-    line |= {"seq": result.seq, "status": result.status.value}
-    if result.message:
-        line["message"] = result.message
-    if result.is_answered:
-        line |= {
-            "age_ms": None if result.age_ms is None else round(result.age_ms, 3),
-            "late_by_ms": round(result.late_by_ms, 3),
-            "model_version": result.model_version,
-            "timings": _fields(result.timings),
-        }
-    if result.is_ok:
-        line["detections"] = [_detection(found) for found in result.detections]
-        line["classes"] = [_rounded(_fields(found)) for found in result.classes]
-    return line
-
-
-def _detection(found: Detection) -> dict[str, Any]:
-    """Return a detection without the fields that its model or its stream does not have."""
-    line = _rounded(
-        {
-            "label": found.label,
-            "class_id": found.class_id,
-            "score": found.score,
-            "box": _fields(found.box),
-            "box_pixels": _fields(found.box_pixels),
-        }
-    )
-    if found.keypoints:
-        line["keypoints"] = [_rounded(_fields(point)) for point in found.keypoints]
-    if found.rotated_box is not None:
-        line["rotated_box"] = _rounded(_fields(found.rotated_box))
-    if found.track_id:
-        line["track_id"] = found.track_id
-    if found.mask is not None:
-        polygons = [np.round(points, 2).ravel().tolist() for points in found.mask.polygons]
-        runs = found.mask.run_lengths
-        line["mask"] = {"polygons": polygons} if runs is None else {"run_lengths": _fields(runs)}
-    return line
-
-
-def _fields(value: Any) -> dict[str, Any]:  # noqa: ANN401 - a flat dataclass of the client library
-    """Return the fields by name. `dataclasses.asdict` copies deeply: ten times the time, for each box of each frame."""
-    return {name: getattr(value, name) for name in value.__slots__}
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Round the numbers of a flat or nested object to the precision of a score or a pixel."""
-    for name, value in values.items():
-        if type(value) is float:
-            values[name] = round(value, 5)
-        elif type(value) is dict:
-            _rounded(value)
-    return values
