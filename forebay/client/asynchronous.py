@@ -23,6 +23,7 @@ from forebay.client.servers import Servers
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
 from forebay.client.streams import LIST_METHOD, MOVE_METHOD, StreamList, list_of, list_request, move_request, moved_of
+from forebay.client.waiters import Waiters
 from forebay.client.wrong_option import check_client, stream_options
 
 CLOSE_TIMEOUT_S = 5.0
@@ -204,9 +205,9 @@ class Stream:
         self._clock = clock
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters = Waiters(state.monitor, clock)
         self._end_listeners: list[Callable[[Stream], object]] = []
-        state.on_change = self._wake_waiters
+        state.on_change = self._waiters.wake
 
     @property
     def camera(self) -> str:
@@ -260,7 +261,7 @@ class Stream:
         while (opened := self.state.opened) is None:
             if self.state.is_over:
                 raise self.state.error or StreamClosedError("closed before it was opened")
-            await self._wait()
+            await self._waiters.wait(lambda: self.state.opened is not None or self.state.is_over)
         return opened
 
     async def send(
@@ -287,7 +288,7 @@ class Stream:
         self.start()
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (seq := self.state.try_send(frame, capture_time_ns, budget_ms)) is None:
-            if not await self._wait(until_ns):
+            if not await self._waiters.wait(self.state.can_send, until_ns):
                 raise SendTimeoutError(f"no room for a frame within {timeout_s} s")
         return seq
 
@@ -301,7 +302,7 @@ class Stream:
         while (result := self.state.take()) is None:
             with self.state.monitor.lock:
                 is_exhausted = self.state.is_exhausted
-            if is_exhausted or not await self._wait(until_ns):
+            if is_exhausted or not await self._waiters.wait(self.state.can_take, until_ns):
                 return self.state.take()
         return result
 
@@ -343,7 +344,7 @@ class Stream:
         self.finish()
         until_ns = self._clock.now_ns() + round(timeout_s * 1e9)
         while not self.state.is_over:
-            if not await self._wait(until_ns):
+            if not await self._waiters.wait(lambda: self.state.is_over, until_ns):
                 break
         await self.abort()
 
@@ -373,28 +374,3 @@ class Stream:
             await self.close()
         else:
             await self.abort()
-
-    async def _wait(self, until_ns: int | None = None) -> bool:
-        """Wait for a change; False at the time `until_ns`."""
-        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(changed)
-        try:
-            if until_ns is None:
-                await changed
-                return True
-            left_s = (until_ns - self._clock.now_ns()) / 1e9
-            if left_s <= 0:
-                return False
-            sleeper = asyncio.ensure_future(self._clock.sleep(left_s))
-            try:
-                await asyncio.wait({sleeper, changed}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeper.cancel()
-            return True
-        finally:
-            self._waiters.discard(changed)
-
-    def _wake_waiters(self) -> None:
-        for changed in self._waiters:
-            if not changed.done():
-                changed.set_result(None)

@@ -19,10 +19,9 @@ from forebay.client.options import Tls
 from forebay.client.retry import RESTRICTED
 from forebay.client.tls_files import credentials_of, modified_ns
 from forebay.connect_words import connect_words
-from forebay.wire import frames_pb2 as wire
 
 if TYPE_CHECKING:
-    StreamCall = grpc.aio.StreamStreamCall[bytes, wire.ServerMessage]
+    StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
     AnyCall = StreamCall | grpc.aio.UnaryUnaryCall[bytes, bytes]
 
 Metadata = tuple[tuple[str, str], ...]
@@ -66,7 +65,7 @@ class ChannelHolder:
             OSError, ValueError: a certificate file cannot be read, or cannot be used.
         """
         channel = self._present()
-        start = channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
+        start = channel.stream_stream(METHOD, None, None)
         call: StreamCall = start(None, metadata=metadata)  # no iterator: the link writes
         self._begun(call, channel)
         return call

@@ -38,7 +38,7 @@ def frame_message(seq: int, capture_time_us: int, budget_ms: float | None, paylo
         budget_ms: None leaves the stream's.
         payloads: C-contiguous buffers; copied.
     """
-    nbytes = sum(memoryview(payload).nbytes for payload in payloads)
+    nbytes = sum([memoryview(payload).nbytes for payload in payloads])
     header = wire.Frame(seq=seq, capture_time_us=capture_time_us, latency_budget_ms=budget_ms).SerializeToString()
     payload_size = _varint(nbytes)
     frame_size = _varint(len(header) + len(_PAYLOAD_TAG) + len(payload_size) + nbytes)

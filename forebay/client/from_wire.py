@@ -49,8 +49,8 @@ def result_from_wire(message: wire.Result, capture_time_ns: int, age_ms: float, 
         status=_STATUS_OF_CODE.get(message.status.code, Status.FAILED),
         message=message.status.message,
         retry_after_ms=message.status.retry_after_ms,
-        detections=tuple(_detection(item) for item in message.detections),
-        classes=tuple(Classification(item.label, item.class_id, item.score) for item in message.classes),
+        detections=tuple([_detection(item) for item in message.detections]),
+        classes=tuple([Classification(item.label, item.class_id, item.score) for item in message.classes]),
         tensors={item.name: tensor_from_wire(item) for item in message.tensors},
         timings=_timings(message.timings),
         model_version=message.model_version,
@@ -111,18 +111,15 @@ def _byte_strings(data: bytes) -> list[bytes]:
     return strings
 
 
-def _box(message: wire.Box) -> Box:
-    return Box(message.x_min, message.y_min, message.x_max, message.y_max)
-
-
 def _detection(message: wire.Detection) -> Detection:
+    box, pixels, points = message.box, message.box_pixels, message.keypoints
     return Detection(
         message.label,
         message.class_id,
         message.score,
-        _box(message.box),
-        _box(message.box_pixels),
-        tuple([Keypoint(item.x, item.y, item.score) for item in message.keypoints]),
+        Box(box.x_min, box.y_min, box.x_max, box.y_max),
+        Box(pixels.x_min, pixels.y_min, pixels.x_max, pixels.y_max),
+        tuple([Keypoint(item.x, item.y, item.score) for item in points]) if points else (),
         _rotated_box(message.rotated_box) if message.HasField("rotated_box") else None,
         _mask(message.mask) if message.HasField("mask") else None,
         message.track_id,

@@ -171,6 +171,8 @@ class Ledger:
 
     def find(self, seq: int) -> LedgerEntry | None:
         """Return the entry in flight with this seq."""
+        if self._sent and self._sent[0].seq == seq:  # answers come in order
+            return self._sent[0]
         return next((entry for entry in self._sent if entry.seq == seq), None)
 
     def answered(self, result: Result) -> bool:

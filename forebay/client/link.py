@@ -13,11 +13,13 @@ Owner: the event loop. Other threads may call only `abort` and the state's `wake
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from forebay.client.backoff import Backoff
 from forebay.client.clock import Clock
@@ -63,6 +65,7 @@ class Link:
             draw=draw,
         )
         self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
         self._wake = asyncio.Event()
         self._aborted = asyncio.Event()
         self._is_wake_pending = False
@@ -177,9 +180,9 @@ class Link:
     async def _read(self, call: "StreamCall") -> None:
         """Take the server's messages until the call ends; `call.code()` then gives the reason."""
         with contextlib.suppress(grpc.RpcError):
-            while isinstance(message := await call.read(), wire.ServerMessage):
+            while isinstance(data := await call.read(), bytes):
                 self._heard_ns = self._clock.now_ns()
-                self._take(message)
+                self._take(_parsed(data))
 
     def _take(self, message: wire.ServerMessage) -> None:
         kind = message.WhichOneof("message")
@@ -226,7 +229,8 @@ class Link:
             raise ProtocolError(f"the result of frame {message.seq} cannot be read: {caught}") from caught
         if self._state.has_queued:  # the window has room; else the next frame wakes the writer
             self._wake.set()
-        self._expect_end()
+        if self._state.is_finishing:
+            self._expect_end()
 
     async def _write(self, call: "StreamCall") -> None:
         """Write Open and then frames, each when the transport has taken the previous one; half-close at the end."""
@@ -234,7 +238,8 @@ class Link:
             state = self._state
             await call.write(open_message(state.options, state.resume_from, state.track_state))
             while not (self._is_draining or self._state.has_nothing_to_send):
-                await self._hold()
+                if self._hold_until_ns:
+                    await self._hold()
                 message = self._state.next_to_send() if self._is_open and not self._is_draining else None
                 if message is None:
                     await self._wait_for_work()
@@ -282,7 +287,14 @@ class Link:
         self._wake.clear()
 
     def _wake_from_anywhere(self) -> None:
-        """Wake the link from any thread; at most one wake-up is scheduled at a time."""
+        """Wake the link from any thread; at most one wake-up is scheduled at a time.
+
+        On the loop itself, wake it at once: a scheduled wake-up costs a write to the loop's own socket and a turn.
+        """
+        if threading.get_ident() == self._thread_id:
+            self._wake.set()
+            self._state.on_change()
+            return
         if self._is_wake_pending:
             return
         self._is_wake_pending = True
@@ -293,3 +305,10 @@ class Link:
         self._is_wake_pending = False
         self._wake.set()
         self._state.on_change()
+
+
+def _parsed(data: bytes) -> wire.ServerMessage:
+    try:
+        return wire.ServerMessage.FromString(data)
+    except DecodeError:
+        raise ProtocolError("the server sent bytes that are no message of the protocol") from None

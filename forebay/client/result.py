@@ -27,6 +27,8 @@ class Status(enum.Enum):
     NOT_SENT = "not_sent"  # never sent: a newer frame took its place in the client, or the stream ended first
     UNANSWERED = "unanswered"  # sent, but the stream broke before its answer came; it may have been executed
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python, and each frame is counted by its status
+
 
 @dataclass(frozen=True, slots=True)
 class Classification:
@@ -131,4 +133,4 @@ class Result:
     @property
     def is_answered(self) -> bool:
         """Whether the server reported the outcome."""
-        return self.status not in {Status.NOT_SENT, Status.UNANSWERED}
+        return self.status is not Status.NOT_SENT and self.status is not Status.UNANSWERED

@@ -62,6 +62,7 @@ class StreamState:
         self._clock = clock
         self._capture_clock_ns = capture_clock_ns
         self._opened: Opened | None = None
+        self._patience_ns: int | None = None
         self._server = ""
         self._opened_count = 0
 
@@ -138,7 +139,7 @@ class StreamState:
     @property
     def is_exhausted(self) -> bool:
         """Whether no result will come any more. Call with the monitor's lock held."""
-        return self._ledger.is_empty and (self.is_finishing or self.is_over)
+        return (self.is_finishing or self.is_over) and self._ledger.is_empty
 
     @property
     def has_ended(self) -> bool:
@@ -175,15 +176,16 @@ class StreamState:
     def next_to_send(self) -> bytes | None:
         """Return the next message to write, if the window of the current call has room."""
         with self.monitor.lock:
-            if self._opened is None:
+            if self._opened is None or not self._ledger.has_queued:
                 return None
             message = self._ledger.next_to_send(
                 max(1, self._opened.window),
                 self._clock.now_ns(),
                 is_finishing=self.is_finishing,
-                patience_ns=self._patience_ns(self._opened),
+                patience_ns=self._patience_ns,
             )
-            self._notify()  # the queue has room
+            if message is not None:
+                self._notify()  # the queue has room
             return message
 
     def answered(self, message: wire.Result) -> None:
@@ -209,6 +211,7 @@ class StreamState:
         """Record the grant of a call and the server's address; return the previous call's grant."""
         with self.monitor.lock:
             before, self._opened = self._opened, opened
+            self._patience_ns = self._patience_with(opened)
             self._server = server
             self._opened_count += 1
             self._notify()
@@ -258,7 +261,7 @@ class StreamState:
         with self.monitor.lock:
             return self.is_finishing and self._ledger.is_settled
 
-    def _patience_ns(self, opened: Opened) -> int | None:
+    def _patience_with(self, opened: Opened) -> int | None:
         """Return when an unanswered frame says that the network is congested; None: never."""
         if self.options.is_video and opened.reorder_frames != 0:
             return None  # a picture that is held back until later frames have come would stop these frames

@@ -1,6 +1,7 @@
 """The asynchronous client against a real server that follows a script."""
 
 import asyncio
+import selectors
 import tempfile
 
 import grpc
@@ -18,8 +19,9 @@ from forebay import (
     UnreachableError,
 )
 from forebay.wire import frames_pb2 as wire
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import LoopClock, on_loop
-from tests.support.scripted_server import scripted
+from tests.support.scripted_server import METHOD_SERVICE, scripted
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 EVERY = {"model": "m", "encoding": "jpeg", "delivery": "every"}
@@ -464,3 +466,53 @@ async def test_the_call_of_one_picture_is_left_to_end():
         result = await client.infer(b"\xff\xd8\xff", model="m")
     assert result.status is Status.OK
     assert ended == ["picture"]
+
+
+class _OwnWakes(selectors.DefaultSelector):
+    """Counts how often a loop is woken through its own socket, which is the first that it registers."""
+
+    wakes = 0
+
+    def select(self, timeout=None):
+        ready = super().select(timeout)
+        own = min(self.get_map().values(), key=lambda key: key.fd).fd
+        self.wakes += any(key.fd == own for key, _ in ready)
+        return ready
+
+
+def test_a_frame_that_is_sent_on_the_loop_does_not_wake_it_through_its_socket():
+    async def send_some():
+        async with (
+            scripted() as server,
+            forebay.aio.Client(server.address) as client,
+            client.stream("door", **EVERY) as stream,
+        ):
+            before = selector.wakes
+            for _ in range(20):
+                await stream.send(b"jpeg")
+                assert (await stream.receive()).is_ok
+            return selector.wakes - before
+
+    selector = _OwnWakes()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        assert runner.run(asyncio.wait_for(send_some(), HANG_GUARD_S)) == 0
+
+
+@on_loop
+async def test_bytes_that_are_no_message_end_the_stream_with_a_word():
+    async def answer_wrongly(_request_iterator, context):
+        await context.read()
+        await context.write(b"\xff\xff")
+        await context.read()
+
+    server = grpc.aio.server()
+    handler = grpc.stream_stream_rpc_method_handler(answer_wrongly)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(METHOD_SERVICE, {"Stream": handler}),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        async with forebay.aio.Client(address) as client:
+            with pytest.raises(ProtocolError, match="no message of the protocol"):
+                await client.stream("door", **EVERY).open()
+    finally:
+        await server.stop(None)

@@ -118,7 +118,7 @@ async def test_reconnect_loses_nothing_and_resumes_behind_the_last_frame():
         await stream.send(b"1")
         assert (await stream.receive()).is_ok
         while stream.statistics().opened < 2:
-            await asyncio.wait_for(stream._wait(), HANG_GUARD_S)
+            await asyncio.wait_for(stream._waiters.wait(lambda: stream.statistics().opened == 2), HANG_GUARD_S)
         await stream.send(b"2")
         await stream.close()
         assert await outcomes(stream) == ok(2)
