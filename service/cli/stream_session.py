@@ -14,6 +14,7 @@ import forebay
 from forebay.client.clock import MonotonicClock
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.stream_camera import CameraRun
+from forebay_server.service.cli.stream_loop import stream_loop
 from forebay_server.service.cli.stream_output import AnnotatedClip, open_sink
 from forebay_server.service.cli.stream_plan import CameraPlan
 from forebay_server.service.cli.stream_server import StreamServer
@@ -48,7 +49,8 @@ def run_session(session: StreamSession) -> int:
     A camera whose device or network hangs in a read ends with the process, here and at once: an interpreter that shuts
     down while a library's thread comes back from a read may crash.
     """
-    code, hangs = asyncio.run(_run(session))
+    with asyncio.Runner(loop_factory=stream_loop) as runner:
+        code, hangs = runner.run(_run(session))
     if hangs:
         sys.stdout.flush()
         sys.stderr.flush()
