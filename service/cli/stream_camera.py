@@ -13,6 +13,7 @@ from forebay.client.clock import Clock
 from forebay.client.encode import FrameData
 from forebay.client.keywords import StreamKeywords
 from forebay.client.options import Encoding
+from forebay.client.state import StreamState
 from forebay.connect_words import is_nothing_there
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.clip_writer import CannotWriteError
@@ -34,6 +35,7 @@ from forebay_server.service.cli.video import Source, SourceError
 
 FILE_WINDOW = 4  # enough to keep a server busy; more would only hold more pictures in memory
 INTERRUPTED_CLOSE_S = 1.0
+LONGEST_LET_NS = 10_000_000  # less than the interval of a camera's frames: they must not queue before this client
 FAULTS = frozenset({"invalid", "failed"})  # statuses that say that a picture or the model is wrong
 
 
@@ -72,8 +74,10 @@ class CameraRun:
         self._source: Source | None = None
         self._encoding: Encoding = "bgr8"
         self._pace = Pace(0)
+        self._is_pumped = False
         self._sent = 0  # frames, on all streams
-        self._in_flight: dict[int, tuple[int, Frame]] = {}  # seq -> frame; as many as the window and the queue hold
+        self._sent_before = 0  # on earlier streams than the present one
+        self._in_flight: dict[int, Frame] = {}  # by seq; as many as the window and the queue hold
         self._by_status: Counter[str] = Counter()
         self._fault = ""  # the reason of the first frame that is wrong or failed
         self._fault_index = -1  # of that frame
@@ -177,6 +181,7 @@ class CameraRun:
         info = self._opened_source.info
         is_latest = self._plan.delivery == "latest" or (self._plan.delivery is None and info.is_live)
         self._pace = Pace(info.fps if is_latest and not info.is_live else 0.0)
+        self._is_pumped = is_latest and info.is_live and self._clip is None
         if self._clip is not None:
             self._clip.begin(info.fps)
         common: StreamKeywords = {
@@ -227,20 +232,53 @@ class CameraRun:
                 raise error
 
     async def _feed(self, stream: forebay.aio.Stream, first: Frame) -> None:
-        """Send the frames; keep each until its result has come."""
+        """Send the frames."""
+        self._sent_before = self._sent
         try:
-            item: tuple[Frame, FrameData] | None = await self._thread.call(self._prepared, first)
-            before = self._sent  # on earlier streams
-            while item is not None:
-                await self._clock.sleep(self._pace.wait_s(self._clock.now_ns()))
-                self._in_flight[self._sent - before + 1] = (self._sent, item[0])  # a stream counts its frames from 1
-                await stream.send(item[1])
-                self._sent += 1
-                if self._sent == self._plan.limit:
-                    break
-                item = await self._thread.call(self._next)
+            if self._is_pumped:
+                await self._thread.call(self._pump, stream.state, first)
+            else:
+                await self._send_each(stream, first)
         finally:
             stream.finish()
+
+    def _pump(self, state: StreamState, first: Frame) -> None:
+        """Send the frames of a live source as they come; the stream drops old ones. Thread: the source's.
+
+        A frame that the thread hands over one at a time costs two more changes of threads and three turns of the loop.
+        """
+        frame: Frame | None = first
+        while frame is not None:
+            self._let_send(state)
+            state.try_send(payload_of(frame, self._encoding), None, None)
+            self._sent += 1
+            if self._sent == self._plan.limit:
+                return
+            frame = self._opened_source.read()
+
+    def _let_send(self, state: StreamState) -> None:
+        """Let the loop send the frame before: FFmpeg has read some seconds of video when it has opened a camera."""
+        until_ns = self._clock.now_ns() + LONGEST_LET_NS
+        while True:
+            with state.monitor.lock:
+                if not state.has_queued or state.is_over:
+                    return
+                change = state.monitor.subscribe()
+            if not self._clock.wait(change, until_ns):
+                state.monitor.unsubscribe(change)
+                return
+
+    async def _send_each(self, stream: forebay.aio.Stream, first: Frame) -> None:
+        """Send each frame when it is due and there is room; keep each until its result has come."""
+        item: tuple[Frame, FrameData] | None = await self._thread.call(self._prepared, first)
+        while item is not None:
+            await self._clock.sleep(self._pace.wait_s(self._clock.now_ns()))
+            self._in_flight[self._sent - self._sent_before + 1] = item[0]  # a stream counts its frames from 1
+            await stream.send(item[1])
+            self._sent += 1
+            if self._sent == self._plan.limit:
+                break
+            item = await self._thread.call(self._next)
 
     def _next(self) -> tuple[Frame, FrameData] | None:
         """Return the next frame and its contents. Thread: the source's."""
@@ -253,11 +291,13 @@ class CameraRun:
     async def _collect(self, stream: forebay.aio.Stream) -> None:
         async for result in stream:
             self._by_status[result.status.value] += 1
-            index, frame = self._in_flight.pop(result.seq)
+            index = self._sent_before + result.seq - 1
+            frame = self._in_flight.pop(result.seq, None)  # none of a pumped source
+            file = "" if frame is None else file_of(frame)
             if result.status.value in FAULTS:
-                self._note_fault(index, file_of(frame) or f"frame {result.seq}", result)
-            self._sink.show(self._plan.name, index, file_of(frame), result)
-            if self._clip is not None:
+                self._note_fault(index, file or f"frame {result.seq}", result)
+            self._sink.show(self._plan.name, index, file, result)
+            if self._clip is not None and frame is not None:
                 await self._thread.call(self._draw, self._clip, frame, result)
 
     def _note_fault(self, index: int, name: str, result: forebay.Result) -> None:

@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from forebay import Status
+from forebay.client.clock import MonotonicClock
 from forebay.wire import frames_pb2 as wire
 from forebay_server.bench.rtsp_camera import RtspCamera
 from forebay_server.service.cli import exit_codes, packets, reopening
 from forebay_server.service.cli.commands import app
+from forebay_server.service.cli.stream_camera import CameraRun
+from forebay_server.service.cli.stream_plan import CameraPlan
+from forebay_server.service.cli.stream_server import StreamServer
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
+from tests.support.guard import HANG_GUARD_S
+from tests.support.loops import on_loop
 from tests.support.scripted_server import ScriptedServerThread, answers
 from tests.support.videos import ENCODERS, clip, levels
 
@@ -184,6 +191,40 @@ def test_a_camera_that_stays_away_ends_the_command_with_a_word_and_a_code(monkey
     assert result.exit_code == exit_codes.INCOMPLETE
     assert "went away and did not come back within 1 s" in result.stderr
     assert len(result.stdout.splitlines()) >= 4  # of a live camera, FFmpeg may keep its last frames
+
+
+@on_loop
+async def test_a_camera_is_read_on_while_the_output_waits(monkeypatch):
+    monkeypatch.setattr(reopening, "GIVE_UP_AFTER_S", 0.1)
+    has_gone, shown = threading.Event(), []
+
+    class Output:
+        def show(self, camera, index, file, result):
+            assert has_gone.wait(HANG_GUARD_S)
+            shown.append((camera, index, file, result.seq, result.status))
+
+    def say(line):
+        if "went away; trying" in line:
+            has_gone.set()
+
+    units = [unit.data for unit in clip(24, size=(320, 240), gop=6)]
+    with ScriptedServerThread() as server, RtspCamera([units]) as camera:
+        plan = CameraPlan("gate", camera.url, "never", None, None, {"model": "m"}, None, False, False, True)
+        async with StreamServer(server.address, None, "m", {}) as found:
+            run = CameraRun(plan, found, Output(), None, MonotonicClock(), say)
+            assert await run.run() == exit_codes.INCOMPLETE
+    assert 20 <= len(shown) <= 24  # of a live camera, FFmpeg may keep its last frames
+    assert shown == [("gate", index, "", index + 1, Status.OK) for index in range(len(shown))]
+
+
+def test_a_camera_that_sends_another_video_goes_on_with_its_numbers():
+    small = [unit.data for unit in clip(6, size=(320, 240), gop=6)]
+    large = [unit.data for unit in clip(12, size=(640, 480), gop=6)]
+    with RtspCamera([small, large]) as camera:
+        calls, result = stream(camera.url, answers, "--limit", "12")
+    assert result.exit_code == exit_codes.OK, result.output
+    assert len(calls) == 2
+    assert [json.loads(line)["frame"] for line in result.stdout.splitlines()] == list(range(12))
 
 
 def test_of_several_sources_each_comes_back_on_its_own_and_a_dead_one_ends_alone(tmp_path):
