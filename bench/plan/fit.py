@@ -1,17 +1,19 @@
-"""How many cameras fit on a machine: the simulation at rising numbers of cameras, and the largest that fits.
+"""How many cameras fit on a machine: the simulation at some numbers of cameras, and the largest that fits.
 
 Theory of operation
     The ceiling is where the busiest part would have work all the time; it follows from the costs without a simulation.
-    Numbers of cameras at fixed shares of the ceiling are simulated from below. They do not depend on the target, so a
-    looser target never fits fewer cameras. By chance a point can be better than one below it; a plan may not rely on
-    that, so the curve that is reported never falls.
+    The candidates are numbers of cameras at fixed shares of the ceiling. Bisection finds the largest that fits: with a
+    looser target it never turns to fewer cameras than with a stricter one, so a looser target never fits fewer. Some
+    smaller candidates are simulated for the curve alone. By chance a point can be better than one below it; a plan may
+    not rely on that, so the curve that is reported never falls.
 
     A number of cameras fits as `forebay load search` judges it: the upper end of p99's interval is within the target,
     at most a given share of the frames is dropped, and cameras on the same machine send in time.
 """
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,10 +30,12 @@ from forebay_server.service.request import Delivery
 
 SHARES = (0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 1.0, 1.025, 1.05, 1.1, 1.2)
 """Of the ceiling. Finest where queues begin to grow; above it a LATEST stream may lose its 1 % first."""
+CURVE_SHARES = (0.25, 0.5, 0.75)
+"""Simulated also where they are far from what fits, so that the curve shows how the latency grows."""
 LEAST_SECONDS = 20.0
 """As long as a trial of `forebay load search`: the interval of p99 is as wide as there."""
-MOST_FRAMES = 40_000
-"""Of one simulated run: 40,000 frames are within 3 % of p99 in every cell of `bench batching`, and take seconds."""
+MOST_FRAMES = 15_000
+"""Of one simulated run: p99 is the 150th latency from above then, and a run takes a second or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +154,9 @@ def ceiling_per_s(costs: PlanCosts, machine: Machine) -> float:
     return min(width * 1e9 / ns for ns, width in parts if ns)
 
 
-def counts(ceiling: float) -> Iterator[int]:
-    """Yield the numbers of cameras to simulate, rising, each once."""
-    last = 0
-    for share in SHARES:
-        count = max(1, math.floor(ceiling * share))
-        if count > last:
-            last = count
-            yield count
-    yield last + 1
+def counts(ceiling: float, shares: Sequence[float] = SHARES) -> list[int]:
+    """Return the numbers of cameras at these shares of the ceiling, rising, each once."""
+    return sorted({max(1, math.floor(ceiling * share)) for share in shares})
 
 
 def simulate(costs: PlanCosts, cameras: Cameras, machine: Machine, count: int, seed: int = 1) -> Outcome:
@@ -231,16 +229,23 @@ def rising(points: list[Point]) -> tuple[Point, ...]:
 
 
 def fit(costs: PlanCosts, cameras: Cameras, machine: Machine, target: Target, seed: int = 1) -> Fit:
-    """Simulate rising numbers of cameras until they do not fit, and two more for the curve."""
+    """Find the largest number of cameras that fits, by bisection, and simulate a few smaller ones for the curve."""
     ceiling = ceiling_per_s(costs, machine) / cameras.fps
-    points: list[Point] = []
-    failed = 0
-    for count in counts(ceiling):
-        points.append(point_of(count, simulate(costs, cameras, machine, count, seed)))
-        failed += not points[-1].passes(target)
-        if failed > 1:
-            break
-    curve = rising(points)
+    candidates = counts(ceiling)
+    candidates.append(candidates[-1] + 1)
+    points: dict[int, Point] = {}
+
+    def point_at(count: int) -> Point:
+        if count not in points:
+            points[count] = point_of(count, simulate(costs, cameras, machine, count, seed))
+        return points[count]
+
+    first_failing = bisect_left(candidates, True, key=lambda count: not point_at(count).passes(target))  # noqa: FBT003
+    largest = candidates[max(0, first_failing - 1)]
+    for count in counts(ceiling, CURVE_SHARES):
+        if count < largest:
+            point_at(count)
+    curve = rising([points[count] for count in sorted(points)])
     fits = max((point.cameras for point in curve if point.passes(target)), default=0)
     return Fit(curve, fits, ceiling)
 

@@ -202,6 +202,7 @@ class VirtualServer:
         cost = CostModel(costs.executed_sizes, costs.table)
         self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=self._egress)
         self._wake_ns: int | None = None
+        self._is_core_due = False  # whether the former has something new to look at
         self._streams: dict[int, StreamKey] = {}
         self._waiting: dict[int, deque[Request]] = {}  # to be decoded, by camera
         self._ring: deque[int] = deque()  # cameras with frames that wait
@@ -220,32 +221,44 @@ class VirtualServer:
                 due.append(self._wake_ns)
             if not due:
                 break
-            self.now_ns = now_ns = max(self.now_ns, min(due))
-            for cores in self._all_cores:
-                cores.advance(now_ns)
-            for cores in self._all_cores:
-                while cores.end_due():
-                    pass
-            while position < count and arrivals[position][0] <= now_ns:
+            self._advance(max(self.now_ns, min(due)))
+            while position < count and arrivals[position][0] <= self.now_ns:
                 self._sent(position, arrivals[position][1])
                 position += 1
             self._work()
-            self._wake_ns = self._core.step(now_ns)
-            self._core.take_ended()
+            self._step()
         self._out.offered = count
         self._close()
         return self._out
+
+    def _advance(self, now_ns: int) -> None:
+        """Let time pass, and end the jobs that are due."""
+        self.now_ns = now_ns
+        for cores in self._all_cores:
+            cores.advance(now_ns)
+        for cores in self._all_cores:
+            while cores.end_due():
+                pass
+
+    def _step(self) -> None:
+        """Let the former decide, where its thread would wake: something reached it, or it set a time."""
+        if self._is_core_due or (self._wake_ns is not None and self._wake_ns <= self.now_ns):
+            self._is_core_due = False
+            self._wake_ns = self._core.step(self.now_ns)
+            self._core.take_ended()
 
     def executed(self, batch: Batch, now_ns: int, execute_ns: int) -> None:
         """Take the end of an execution: the lane's."""
         self._batches += 1
         self._rows += batch.rows
+        self._is_core_due = True
         self._core.compute_ended(batch, now_ns, 0, execute_ns)
         for request in batch.requests:
             request.timeline.readable_ns = now_ns
 
         def freed(at_ns: int) -> None:
             self._lanes[batch.lane_index].unreserve(batch.slot_index)
+            self._is_core_due = True
             self._core.slot_freed(batch.lane_index, batch.slot_index, max(1, at_ns - now_ns))
             self._results.append(batch)
 
@@ -277,7 +290,7 @@ class VirtualServer:
             key = self._streams[camera] = StreamKey(str(camera), self._delivery)
         request = Request(index, key, 1, None, deadline_ns, now_ns, 1, _FRAME, _ignore)
         if not self._costs.frame.decode_ns:
-            self._core.arrive(request, now_ns)
+            self._arrive(request, now_ns)
             return
         queue = self._waiting.setdefault(camera, deque())
         if self._delivery is Delivery.LATEST:
@@ -285,6 +298,10 @@ class VirtualServer:
         queue.append(request)
         if camera not in self._ring:
             self._ring.append(camera)
+
+    def _arrive(self, request: Request, now_ns: int) -> None:
+        self._is_core_due = True
+        self._core.arrive(request, now_ns)
 
     def _work(self) -> None:
         """Give the free workers something to do: results first, then a frame of each camera in turn."""
@@ -305,7 +322,7 @@ class VirtualServer:
                 continue
             self._workers.do(
                 self._costs.frame.decode_ns,
-                lambda now_ns, request=request: self._core.arrive(request, now_ns),  # type: ignore[misc]
+                lambda now_ns, request=request: self._arrive(request, now_ns),  # type: ignore[misc]
                 self.now_ns,
             )
 
