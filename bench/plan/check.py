@@ -12,13 +12,13 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 from forebay_server.bench.plan.fit import Cameras, Machine, Point, Target
 from forebay_server.bench.plan.fleet import limit_of, make_plan
-from forebay_server.bench.plan.measuring import Wanted, camera_s, measure_costs
-from forebay_server.bench.plan.thread_times import machine_busy_s, thread_times
+from forebay_server.bench.plan.measuring import Wanted, camera_s, cpu_ns, measure_costs
+from forebay_server.bench.plan.thread_times import machine_busy_s, own_busy_s, thread_times
 from forebay_server.bench.server_process import RunningServer, running_server
 from forebay_server.loadtest.capacity import trial_of
 from forebay_server.loadtest.measure import measure
@@ -72,7 +72,7 @@ def compare(wanted: Wanted, fps: float, p99_ms: float, seconds: float) -> Round:
         counts = sorted({max(1, round(group.fit.fits * share)) for share in SHARES})
         trials = tuple(_trial(server, options, count, seconds) for count in counts)
     cpu_ms = {name.removesuffix("_ns"): ns / 1e6 for name, ns in asdict(costs.frame).items()}
-    cpu_ms["model"] = costs.table.execute_ns[0] / 1e6
+    cpu_ms["model"] = (cpu_ns(costs) - sum(astuple(costs.frame))) / 1e6
     return Round(wanted.model, load_average, group.fit.fits, limit_of(plan, group), group.fit.at, cpu_ms, trials)
 
 
@@ -80,12 +80,12 @@ def _trial(server: RunningServer, options: LoadOptions, count: int, seconds: flo
     pids = (server.process.pid, *server.others)
     long_enough = max(seconds, 1.5 * min_samples(0.99) / (count * options.fps))
     job = replace(options, cameras=count, duration=f"{long_enough:.1f}s").job()
-    before, busy_s, started_s = thread_times(pids), machine_busy_s(), time.monotonic()
+    before, busy_s, started_s = thread_times(pids), machine_busy_s() - own_busy_s(), time.monotonic()
     document = asyncio.run(measure(job, calibrate=False))
     used, passed_s = thread_times(pids).since(before), time.monotonic() - started_s
     answered = max(1, document["answered"])
     cpu_ms = {name.removesuffix("_ns"): ns / 1e6 / answered for name, ns in asdict(used).items()}
-    others_s = machine_busy_s() - busy_s - used.total_s - camera_s(document)
+    others_s = machine_busy_s() - own_busy_s() - busy_s - used.total_s
     return Offered(
         trial=trial_of(document, count),
         cpu_ms=cpu_ms | {"camera": camera_s(document) * 1e3 / answered},
@@ -130,10 +130,10 @@ def _line(found: Round, objective: Objective) -> str:
 
 def _words(offered: Offered, objective: Objective) -> str:
     trial = offered.trial
+    verdict = "passes" if trial.passes(objective) else "fails" if trial.is_valid else "invalid"
     return (
-        f"{trial.load:g}: {'passes' if trial.passes(objective) else 'fails'} (p99 {trial.p99_ms or 0:.0f} ms, "
-        f"{trial.dropped_share:.1%} dropped, others {offered.others_cores:.2f} cores"
-        f"{'' if trial.is_valid else ', invalid'})"
+        f"{trial.load:g}: {verdict} (p99 {trial.p99_ms or 0:.0f} ms, {trial.dropped_share:.1%} dropped, "
+        f"{sum(offered.cpu_ms.values()):.2f} ms of CPU a frame, others {offered.others_cores:.2f} cores)"
     )
 
 

@@ -13,6 +13,8 @@ from forebay_server.service.batching.cost_table import CostTable, CostTableError
 
 FORMAT = "forebay.plan.costs/1"
 MOST_FILE_BYTES = 1 << 20
+LEAST_SPEED = 0.05
+"""Of cores in a part of the measurement. Less means that nearly all of the part was taken away, and says nothing."""
 
 
 class CostsError(ValueError):
@@ -64,6 +66,7 @@ class PlanCosts:
         frame: outside the model.
         cores: of the machine on which all this was measured.
         others_cores: that other programs used there meanwhile, on average.
+        speeds: of the cores in each part of the measurement, relative to its mean; empty: always the mean.
     """
 
     model: str
@@ -79,6 +82,7 @@ class PlanCosts:
     frame: FrameCosts
     cores: int
     others_cores: float = 0.0
+    speeds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject numbers with which nothing can be computed."""
@@ -88,6 +92,8 @@ class PlanCosts:
             raise CostsError("instances and cores must be at least 1, strands at least 0")
         if not 0.0 <= self.others_cores < math.inf:
             raise CostsError(f"others_cores is {self.others_cores}: it must be at least 0")
+        if not all(LEAST_SPEED <= speed <= 1.0 / LEAST_SPEED for speed in self.speeds):
+            raise CostsError(f"speeds are {self.speeds}: each must be from {LEAST_SPEED} to {1.0 / LEAST_SPEED:g}")
         if not 0.0 <= self.scatter <= 2.0 or math.isnan(self.scatter):
             raise CostsError(f"scatter is {self.scatter}: it must be from 0 to 2")
 
@@ -109,6 +115,7 @@ class PlanCosts:
                     "table": CostTable.from_json(json.dumps(data["table"])),
                     "frame": FrameCosts(**data["frame"]),
                     "executed_sizes": tuple(data["executed_sizes"]),
+                    "speeds": tuple(data.get("speeds", ())),
                 }
             )
         except CostsError:

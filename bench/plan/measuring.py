@@ -2,28 +2,34 @@
 
 The server is `forebay serve` in a process of its own. It calibrates the model as always, into a folder of its own,
 whose table becomes the plan's. Then cameras send at a low rate, and after that at rising shares of the rate that
-follows from it: plans are asked where a machine is well used. A hardly used server takes more for a frame, because each
-wakes every thread; busy cores that share caches, memory and arithmetic units do less in a second each. CPU times are
-measured and not durations, so that other programs on the machine change little. The scatter of executions is that of
-the first, low rate, whose frames come one by one: later ones make batches of several sizes, and wait for the cores.
+follows from it, the last nine tenths of it: a plan is asked for the number of cameras at which a machine is full. A
+hardly used server takes more for a frame, because each wakes every thread; full cores share caches, memory and
+arithmetic units. CPU times are measured and not durations, so that other programs on the machine change little. The
+scatter of executions is that of the first, low rate, whose frames come one by one: later ones make batches of several
+sizes, and wait for the cores.
+
+The last rate is measured in parts of two seconds. The costs are the mean of the parts. The cost of a frame in
+each part, against the mean, shows the cores' speed meanwhile, which is not constant where a host has other guests.
 """
 
 import asyncio
 import math
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import grpc
 import psutil
 
 from forebay.wire import inference_pb2
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-from forebay_server.bench.plan.costs import CostsError, FrameCosts, PlanCosts
+from forebay_server.bench.plan.costs import LEAST_SPEED, CostsError, FrameCosts, PlanCosts
 from forebay_server.bench.plan.fit import Machine, ceiling_per_s
-from forebay_server.bench.plan.thread_times import ThreadTimes, machine_busy_s, thread_times
+from forebay_server.bench.plan.thread_times import ThreadTimes, machine_busy_s, own_busy_s, thread_times
+from forebay_server.bench.plan.virtual_server import SLICE_NS
 from forebay_server.bench.server_process import RunningServer, running_server
 from forebay_server.engines.device import DeviceKind
 from forebay_server.loadtest.measure import measure
@@ -36,7 +42,8 @@ from forebay_server.service.cores import usable_cores
 from forebay_server.service.models.batching import executed_sizes
 
 PILOT_S, IDLE_S = 3.0, 1.0
-PILOT_SHARE, HALF_SHARE, MEASURED_SHARE = 0.2, 0.5, 0.8
+PART_S = SLICE_NS / 1e9
+PILOT_SHARE, MIDDLE_SHARE, MEASURED_SHARE = 0.2, 0.6, 0.9
 """Of the ceiling, at which frames are offered; the costs are those of the last one."""
 MOST_CAMERAS, MOST_RATE, MOST_PILOT_RATE = 8, 1500.0, 100.0
 BUDGET = "10s"  # long enough that no frame is dropped while costs are measured
@@ -103,15 +110,17 @@ class _Measurement:
         execute_ns = self._table.execute_ns[0]
         self._say(f"offering frames for {PILOT_S:g} s")
         pilot = self._at(min(MOST_PILOT_RATE, PILOT_SHARE * 1e9 / execute_ns), PILOT_S, idle)
-        half = self._at_share(HALF_SHARE, PILOT_S, pilot, idle)
-        costs = self._at_share(MEASURED_SHARE, self._wanted.seconds, half, idle)
-        return replace(costs, scatter=pilot.scatter)
+        middle = self._at(self._rate(MIDDLE_SHARE, pilot, PILOT_S), PILOT_S, idle)
+        rate = self._rate(MEASURED_SHARE, middle, self._wanted.seconds)
+        parts = [self._at(rate, PART_S, idle) for _ in range(max(1, round(self._wanted.seconds / PART_S)))]
+        return replace(mean_of(parts), scatter=pilot.scatter)
 
-    def _at_share(self, share: float, seconds: float, known: PlanCosts, idle: ThreadTimes) -> PlanCosts:
+    def _rate(self, share: float, known: PlanCosts, seconds: float) -> float:
+        """Return the rate at a share of the ceiling, as far as it is known, and say that it comes next."""
         here = Machine(known.cores, max(1, self._wanted.front_ends), has_cameras=True)
         rate = min(MOST_RATE, share * ceiling_per_s(known, here))
         self._say(f"offering {rate:.0f} frames a second for {seconds:g} s")
-        return self._at(rate, seconds, idle)
+        return rate
 
     def _idle(self) -> ThreadTimes:
         before = thread_times(self._pids)
@@ -132,16 +141,16 @@ class _Measurement:
             budget=BUDGET,
             live=False,
         )
-        before, busy_s, started = thread_times(self._pids), machine_busy_s(), time.monotonic()
+        before, busy_s, started = thread_times(self._pids), machine_busy_s() - own_busy_s(), time.monotonic()
         document = asyncio.run(measure(options.job(), calibrate=False))
-        used, busy_s = thread_times(self._pids).since(before), machine_busy_s() - busy_s
+        used, busy_s = thread_times(self._pids).since(before), machine_busy_s() - own_busy_s() - busy_s
         passed_s = time.monotonic() - started
         if not document["answered"]:
             raise CostsError(f"no frame was answered: {'; '.join(document['reasons'])}")
         costs = costs_of(document, used.less(idle, passed_s / IDLE_S), self._table, self._instances)
         if psutil.cpu_count() != costs.cores:  # others have cores of their own
             return costs
-        return replace(costs, others_cores=max(0.0, (busy_s - used.total_s - camera_s(document)) / passed_s))
+        return replace(costs, others_cores=max(0.0, (busy_s - used.total_s) / passed_s))
 
 
 def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances: int) -> PlanCosts:
@@ -174,6 +183,26 @@ def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances:
         ),
         cores=cores,
     )
+
+
+def mean_of(parts: Sequence[PlanCosts]) -> PlanCosts:
+    """Return the mean of costs that were measured one after the other at one rate, and the cores' speed in each."""
+    mean = FrameCosts(*(round(fmean(values)) for values in zip(*(astuple(part.frame) for part in parts), strict=True)))
+    execute_ns = zip(*(part.table.execute_ns for part in parts), strict=True)
+    costs = replace(
+        parts[0],
+        frame=mean,
+        table=replace(parts[0].table, execute_ns=tuple(round(fmean(values)) for values in execute_ns)),
+        others_cores=fmean(part.others_cores for part in parts),
+    )
+    speeds = (cpu_ns(costs) / cpu_ns(part) for part in parts)
+    return replace(costs, speeds=tuple(min(1.0 / LEAST_SPEED, max(LEAST_SPEED, speed)) for speed in speeds))
+
+
+def cpu_ns(costs: PlanCosts) -> float:
+    """Return the CPU time of a frame, executed alone."""
+    outside: int = sum(astuple(costs.frame))
+    return outside + costs.table.execute_ns[0] * costs.strands
 
 
 def camera_s(document: Document) -> float:

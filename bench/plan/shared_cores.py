@@ -4,9 +4,10 @@ Theory of operation
     Every thread that has work gets the same share of the cores, at most one core for each of its strands (an engine
     with several threads has several). So all of them advance at one rate, and one counter of *work done since the
     start* serves all: a job that begins now ends when the counter has risen by its work. The counter is exact between
-    two events, at which the number of busy strands changes; no time slice is simulated.
+    two events, at which the number of busy strands or the speed changes; no time slice is simulated.
 
-    Cameras on the same machine and other programs take a fixed part of the cores away.
+    Other programs take a fixed part of the cores away. The cores' speed follows from the caller: a core of a virtual
+    machine shares its caches and arithmetic units with neighbours that come and go.
 """
 
 import heapq
@@ -43,6 +44,11 @@ class SharedCores:
         self._strands = 0
         self._done = 0.0  # nanoseconds of work that a thread with a job all the time would have done
         self._now_ns = 0
+        self._speed = 1.0
+
+    def set_speed(self, speed: float) -> None:
+        """From now on, let a core do `speed` nanoseconds of work in a nanosecond."""
+        self._speed = speed
 
     def begin(self, work_ns: float, on_end: Callable[[int], None], strands: int = 1) -> None:
         """Begin a job now.
@@ -63,9 +69,9 @@ class SharedCores:
 
     def advance(self, now_ns: int) -> None:
         """Let time pass to `now_ns`, which is not after the next end."""
-        passed = (now_ns - self._now_ns) * self._rate()
-        self._done += passed
-        self.busy_ns += passed * self._strands
+        passed_ns = now_ns - self._now_ns
+        self._done += passed_ns * self._rate()
+        self.busy_ns += passed_ns * min(self._cores, self._strands)
         self._now_ns = now_ns
 
     def end_due(self) -> bool:
@@ -79,4 +85,4 @@ class SharedCores:
         return True
 
     def _rate(self) -> float:
-        return min(1.0, self._cores / self._strands) if self._strands else 1.0
+        return self._speed * (min(1.0, self._cores / self._strands) if self._strands else 1.0)

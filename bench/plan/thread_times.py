@@ -4,6 +4,7 @@ Source: proc_pid_schedstat in the kernel's Documentation/scheduler/sched-stats.r
 """
 
 import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -55,6 +56,11 @@ def machine_busy_s() -> float:
     """Return the seconds that all cores of the machine have worked so far, or that its host has kept from it."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def own_busy_s() -> float:
+    """Return the CPU seconds of this process and of those that it has started and waited for."""
+    return float(sum(os.times()[:4]))
 
 
 def _kind(name: str) -> str:

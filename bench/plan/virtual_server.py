@@ -9,6 +9,7 @@ a newer frame of a LATEST stream replaces one that waits, and a frame that canno
 Nothing waits and nothing reads a clock. The same costs, cameras and seed give the same outcome, always.
 """
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ READ_SHARE = 0.6
 """Part of the event loop's time that a frame takes before its execution: reading costs more than writing."""
 SENT_SHARE = 0.6
 """Part of a camera's time that a frame takes before it is sent: a picture is larger than its result."""
+SLICE_NS = 2_000_000_000
+"""Time for which the cores keep one of the measured speeds: as long as a part of the measurement takes."""
 MODEL = "the model"
 """Of the parts of a server, the one that executes."""
 MOST_WORKERS = 8
@@ -203,6 +206,8 @@ class VirtualServer:
         self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=self._egress)
         self._wake_ns: int | None = None
         self._is_core_due = False  # whether the former has something new to look at
+        self._speeds = itertools.cycle(costs.speeds or (1.0,))
+        self._next_speed_ns = 0
         self._streams: dict[int, StreamKey] = {}
         self._waiting: dict[int, deque[Request]] = {}  # to be decoded, by camera
         self._ring: deque[int] = deque()  # cameras with frames that wait
@@ -221,7 +226,7 @@ class VirtualServer:
                 due.append(self._wake_ns)
             if not due:
                 break
-            self._advance(max(self.now_ns, min(due)))
+            self._advance(max(self.now_ns, min(*due, self._next_speed_ns)))
             while position < count and arrivals[position][0] <= self.now_ns:
                 self._sent(position, arrivals[position][1])
                 position += 1
@@ -236,6 +241,9 @@ class VirtualServer:
         self.now_ns = now_ns
         for cores in self._all_cores:
             cores.advance(now_ns)
+        if now_ns >= self._next_speed_ns:
+            self._cores.set_speed(next(self._speeds))
+            self._next_speed_ns += SLICE_NS
         for cores in self._all_cores:
             while cores.end_due():
                 pass

@@ -13,6 +13,8 @@ from tests.support.plans import costs_of
 
 def test_costs_come_back_as_they_were():
     assert PlanCosts.from_json(costs_of().to_json()) == costs_of()
+    changing = dataclasses.replace(costs_of(), speeds=(0.9, 1.1))
+    assert PlanCosts.from_json(changing.to_json()) == changing
 
 
 KEYS = st.sampled_from(("format", "table", "frame", "cores", "x"))
@@ -34,6 +36,7 @@ def test_anything_else_is_refused(text):
         ("strands", -1),
         ("cores", 0),
         ("executed_sizes", ()),
+        ("speeds", (1.0, 0.0)),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(name, value):

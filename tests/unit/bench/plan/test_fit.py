@@ -126,6 +126,16 @@ def test_cameras_on_the_same_machine_and_other_programs_leave_less():
     assert fit(costs_of(), LATEST, Machine(1, taken=0.5), TARGET).fits < alone
 
 
+def test_cores_whose_speed_changes_carry_fewer_cameras_than_cores_of_the_mean_speed():
+    steady = costs_of(alpha_ns=0, beta_ns=8 * MS, scatter=0.0)
+    changing = dataclasses.replace(steady, speeds=(1.0, 0.8, 1.2))
+    at_mean = simulate(steady, LATEST, Machine(1), 8)
+    at_times_slower = simulate(changing, LATEST, Machine(1), 8)  # 8.7 are the ceiling at the mean speed
+    assert point_of(8, at_mean).passes(TARGET)
+    assert not point_of(8, at_times_slower).passes(TARGET)
+    assert at_times_slower.offered == at_mean.offered
+
+
 def test_few_numbers_of_cameras_are_simulated_and_the_first_that_fails_is_the_next_one():
     found = fit(costs_of(alpha_ns=0, beta_ns=MS, decode_ns=MS), LATEST, Machine(8), Target(10.0))
     assert len(found.points) <= 9

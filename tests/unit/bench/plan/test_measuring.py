@@ -1,10 +1,11 @@
 """Costs from a report of the load test and the CPU times of threads."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from forebay_server.bench.plan.measuring import costs_of
+from forebay_server.bench.plan.measuring import costs_of, cpu_ns, mean_of
 from forebay_server.bench.plan.thread_times import ThreadTimes, thread_times
 from tests.support.plans import MS
 from tests.support.plans import costs_of as planned_costs
@@ -83,9 +84,21 @@ def test_a_table_is_kept_where_its_executions_ran_on_another_thread():
 
 
 def test_an_execution_of_some_strands_uses_as_many_cores_and_that_on_a_gpu_none():
-    import dataclasses
-
     table = planned_costs().table
     gpu = dataclasses.replace(table, identity=dataclasses.replace(table.identity, device="NVIDIA H200"))
     assert costs_of(DOCUMENT, ThreadTimes(), gpu, 2).strands == 0
     assert costs_of(DOCUMENT, ThreadTimes(), gpu, 2).instances == 2
+
+
+def test_the_costs_of_parts_are_their_mean_and_the_speed_of_each_follows_from_its_own():
+    slow, fast = (
+        dataclasses.replace(planned_costs(alpha_ns=0, beta_ns=ns, decode_ns=ns), others_cores=others)
+        for ns, others in ((12 * MS, 0.3), (8 * MS, 0.1))
+    )
+    costs = mean_of((slow, fast))
+    assert costs.frame.decode_ns == 10 * MS
+    assert costs.table.execute_ns[:2] == (10 * MS, 20 * MS)
+    assert costs.others_cores == pytest.approx(0.2)
+    assert costs.speeds == (cpu_ns(costs) / cpu_ns(slow), cpu_ns(costs) / cpu_ns(fast))
+    assert costs.speeds[0] < 1 < costs.speeds[1]
+    assert mean_of((slow,)).speeds == (1.0,)

@@ -63,3 +63,15 @@ def test_more_cores_end_nothing_later(arrivals, cores):
     few, _ = run(float(cores), arrivals)
     more, _ = run(float(cores + 1), arrivals)
     assert all(late <= early + len(arrivals) for early, late in zip(few, more, strict=True))
+
+
+def test_slower_cores_take_longer_and_are_as_busy():
+    shared, ends = SharedCores(1.0), []
+    shared.begin(100, ends.append)
+    shared.advance(50)
+    shared.set_speed(0.5)
+    assert shared.next_end_ns() == 150
+    shared.advance(150)
+    assert shared.end_due()
+    assert ends == [150]
+    assert shared.busy_ns == 150
