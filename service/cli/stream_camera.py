@@ -249,7 +249,8 @@ class CameraRun:
         """
         frame: Frame | None = first
         while frame is not None:
-            self._let_send(state)
+            if state.has_queued:
+                self._let_send(state)
             state.try_send(payload_of(frame, self._encoding), None, None)
             self._sent += 1
             if self._sent == self._plan.limit:
