@@ -7,6 +7,7 @@ Theory of operation
     stream in order, and lets a newer frame of a LATEST stream replace one that is not yet decoded.
     A frame that a GPU decodes has several steps, each of which waits for work that the one before it has begun. Between
     them the worker sees to other streams, so that a few workers keep a GPU's decoders busy; its stream keeps the turn.
+    A frame that the worker decoded itself took long enough: then one that it has begun is next, however many wait.
     Everything here is bounded: permits bound the frames in queues, slots bound the results.
 
 Thread: any for every method; the pool's condition guards the ring and every queue.
@@ -170,16 +171,18 @@ class WorkerPool:
         for thread in self._threads:
             thread.join()
 
-    def _next(self, begun: deque[WorkStep]) -> Callable[[], WorkStep | None] | None:
-        """Return what a worker does next: a result, an item, or a step of one that it has begun, in turn."""
+    def _next(self, begun: "_Begun") -> WorkStep | None:
+        """Return what a worker does next: a result, an item, or a step of one that it has begun."""
         with self.condition:
             while True:
                 if self._results:
                     return partial(_do, self._results.popleft())
-                if self.ring and len(begun) < MOST_BEGUN:
+                if self.ring and begun.has_room:
+                    begun.is_due = True
                     return self.ring.popleft().run_oldest
-                if begun:
-                    return begun.popleft()
+                if begun.steps:
+                    begun.is_due = False
+                    return begun.steps.popleft()
                 self.busy_count -= 1
                 if self._is_closed:
                     return None
@@ -188,7 +191,7 @@ class WorkerPool:
 
     def _work(self) -> None:
         name_this_thread()
-        begun: deque[WorkStep] = deque()
+        begun = _Begun()
         while (job := self._next(begun)) is not None:
             following = None
             try:
@@ -198,7 +201,30 @@ class WorkerPool:
                 self._on_fatal(error)
             job = None  # it has outputs of a batch, or a stream: a worker that waits holds none
             if following is not None:
-                begun.append(following)
+                begun.add(following)
+
+
+class _Begun:
+    """What one worker has begun.
+
+    Attributes:
+        steps: the next ones of items, oldest first.
+        is_due: whether a step comes before a further item: the item before it had no further steps.
+    """
+
+    def __init__(self) -> None:
+        self.steps: deque[WorkStep] = deque()
+        self.is_due = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further item may be begun."""
+        return not self.steps or (len(self.steps) < MOST_BEGUN and not self.is_due)
+
+    def add(self, step: WorkStep) -> None:
+        """Keep the next step of an item."""
+        self.steps.append(step)
+        self.is_due = False
 
 
 def _do(job: Callable[[], None]) -> None:

@@ -322,6 +322,17 @@ def test_results_come_before_further_steps(fatal):
     assert steps.done == ["a.1", "result", "a.2", "a.3"]
 
 
+def test_items_without_steps_do_not_hold_up_one_that_was_begun(fatal):
+    pool, gate = blocked_pool(fatal)
+    steps = Steps(pool, "a", 3)
+    steps.push("a")
+    plain = [WorkQueue(pool, steps.done.append) for _ in range(2)]
+    for number in range(4):
+        plain[number % 2].push(number)
+    finish(pool, gate)
+    assert steps.done == ["a.1", 0, "a.2", 1, "a.3", 2, 3]
+
+
 def test_a_step_that_fails_ends_its_item_only(fatal):
     pool, gate = blocked_pool(fatal)
     steps = Steps(pool, "a")
