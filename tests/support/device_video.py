@@ -20,7 +20,7 @@ class SimulatedVideoDecoder:
         is_closed: whether it was.
         streams: that it was used for.
         is_refusing: whether it refuses every unit; `refused` counts them.
-        is_losing: whether no picture can be had.
+        loss: that asking for the next picture raises; None: it can be had.
         submitted: units so far.
     """
 
@@ -33,7 +33,7 @@ class SimulatedVideoDecoder:
         self.pitch = width + MARGIN
         nbytes = self.pitch * (height + height // 2)
         self.host, self.buffer = device.alloc_host(nbytes), device.alloc_device(nbytes)
-        self.is_closed, self.streams, self.is_refusing, self.refused, self.is_losing = False, 0, False, 0, False
+        self.is_closed, self.streams, self.is_refusing, self.refused, self.loss = False, 0, False, 0, None
         self.submitted = 0
         self._context, self._frames = None, []
 
@@ -57,8 +57,9 @@ class SimulatedVideoDecoder:
 
     def picture(self):
         """Return its picture."""
-        if self.is_losing:
-            raise ExecutionError("the picture is lost")
+        if self.loss is not None:
+            error, self.loss = self.loss, None
+            raise error
         return self._planes(self._frames.pop())
 
     def reset(self):
@@ -94,6 +95,10 @@ class SimulatedVideoDecoder:
 class Gpu:
     """A simulated GPU with decoders, and what happened to them.
 
+    Args:
+        machine: of the GPU; None: one of its own.
+        most: decoders at a time.
+
     Attributes:
         decoders: that were made.
         error: that making another one raises; None: it is made.
@@ -101,11 +106,11 @@ class Gpu:
 
     INDEX = 1
 
-    def __init__(self):
+    def __init__(self, machine=None, most=2):
         self.clock = ManualClock()
-        self.device = SimulatedDevice(clock=MonotonicClock())  # its copies take time
+        self.device = SimulatedDevice(clock=MonotonicClock(), machine=machine)  # its copies take time
         self.decoders, self.error = [], None
-        self.codecs = VideoCodecs("auto", MOST, 2, self.clock, self._device, self._decoder)
+        self.codecs = VideoCodecs("auto", MOST, most, self.clock, self._device, self._decoder)
 
     def _device(self, index):
         assert index == self.INDEX

@@ -30,6 +30,7 @@ from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, Delivery, Feasibility, Request
 from forebay_server.service.results.task import Task
 from forebay_server.service.settings import ServeSettings
+from forebay_server.service.worker_pool import MOST_BEGUN
 from tests.support.clock import ManualClock
 
 UINT8 = np.dtype(np.uint8)
@@ -50,6 +51,10 @@ class StrictBuffer:
         return self._memory
 
     read_view = write_view
+
+    @property
+    def is_poison(self) -> bool:
+        return bool((self._memory == POISON).all())
 
     def poison(self) -> None:
         self._memory[:] = POISON
@@ -114,6 +119,7 @@ class StrictArena:
         if not self.free:
             raise OverloadedError("no permit is free")
         host = self.free.pop()
+        assert host.is_poison, "a buffer was written after its release"
         host.is_leased = True
         lease = StrictLease(self, host)
         self.leases.append(lease)
@@ -142,12 +148,17 @@ class ManualSink:
 
 
 class ManualPool:
-    """A worker pool without workers: `run_one` is one job of a worker."""
+    """A worker pool without workers: `run_one` is one job of a worker, or one step of an item.
+
+    Attributes:
+        begun: next steps of items, oldest first.
+    """
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.ring = deque()
         self.results = deque()
+        self.begun = deque()
 
     def submit_result(self, job) -> None:
         self.results.append(job)
@@ -156,11 +167,15 @@ class ManualPool:
         if self.results:
             self.results.popleft()()
             return True
-        if not self.ring:
+        if self.ring and len(self.begun) < MOST_BEGUN:
+            step = self.ring.popleft().run_oldest
+        elif self.begun:
+            step = self.begun.popleft()
+        else:
             return False
-        step = self.ring.popleft().run_oldest
-        while step is not None:
-            step = step()
+        following = step()
+        if following is not None:
+            self.begun.append(following)
         return True
 
 
@@ -315,10 +330,21 @@ class SessionHarness:
         room_calls: number of times that the reader was woken.
     """
 
-    def __init__(self, *, permits: int = 8, image=PICTURE, specs=None, settings=None, gpu=None, **open_fields):
+    def __init__(
+        self,
+        *,
+        permits: int = 8,
+        image=PICTURE,
+        specs=None,
+        settings=None,
+        gpu=None,
+        pool=None,
+        recorder=None,
+        **open_fields,
+    ):
         self.clock = ManualClock() if gpu is None else gpu.clock
         self.sink = ManualSink()
-        self.pool = ManualPool()
+        self.pool = pool or ManualPool()
         self.version = ManualVersion(self.clock, self.sink, image=image, specs=specs, permits=permits)
         if gpu is not None:
             self.version.description = replace(
@@ -336,6 +362,7 @@ class SessionHarness:
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,
+            recorder=recorder,
             video=None if self.config.video is None else VideoLimits(1, 1 << 30, self._codecs(gpu)).take(),
         )
 

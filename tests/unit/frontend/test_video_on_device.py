@@ -8,11 +8,16 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, ExecutionError
+from forebay_server.engines.simulated.core import Machine
 from forebay_server.engines.simulated.fault_plan import FaultPlan
+from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS
 from forebay_server.service.frontend.frames.video.substitute import ASK_AGAIN_NS
+from forebay_server.service.journal.events import StreamRecord
+from forebay_server.service.journal.pictures import PictureSlot
+from forebay_server.service.pictures.picture_input import PictureInput
 from tests.support.device_video import Gpu, SimulatedVideoDecoder
-from tests.support.front_end import SessionHarness
+from tests.support.front_end import PICTURE, ManualPool, SessionHarness, specs_of
 from tests.support.videos import clip, level, parameter_sets
 
 ENCODINGS = {"h264": pb.ENCODING_H264, "hevc": pb.ENCODING_H265}
@@ -23,23 +28,30 @@ START = b"\0\0\1"
 class Stream:
     """A stream of a model on a simulated GPU: `send` sends units and lets each end."""
 
-    def __init__(self, codec="h264", **fields):
-        self.gpu = Gpu()
+    def __init__(self, codec="h264", gpu=None, **fields):
+        self.gpu = gpu or Gpu()
         fields = {"delivery": pb.DELIVERY_EVERY, **fields}
         self.harness = SessionHarness(encoding=ENCODINGS[codec], gpu=self.gpu, permits=64, **fields)
         self.harness.version.is_ordered = False
         self._sent, self._seqs, self.next_seq = [], [], 1
 
-    def send(self, units, *, at_once=1):
-        """Send units; a worker comes after each `at_once` of them."""
-        for number, unit in enumerate(units, 1):
-            self._sent.append(unit)
-            self._seqs.append(self.next_seq)
-            self.harness.send(self.next_seq, payload=unit.data)
-            self.next_seq += 1
-            if number % at_once == 0:
-                self.harness.settle()
-        self.harness.settle()
+    def send(self, units):
+        for unit in units:
+            self.put(unit)
+            self.harness.settle()
+
+    def put(self, unit):
+        """Send a unit."""
+        self._sent.append(unit)
+        self._seqs.append(self.next_seq)
+        self.harness.send(self.next_seq, payload=unit.data)
+        self.next_seq += 1
+
+    def work(self, steps):
+        """Have a worker do some steps."""
+        for _ in range(steps):
+            self.harness.pool.run_one()
+        self.harness.sink.drain()
 
     def wait_for_decoder(self):
         self.gpu.codecs.store.join()
@@ -73,6 +85,7 @@ class Stream:
         for decoder in self.gpu.decoders:
             decoder.close()
         self.gpu.device.close()  # fails if anything is left
+        assert not self.harness.version.form()  # of cancelled requests nothing is executed
         assert not self.harness.version.arena.leases
 
     @property
@@ -198,18 +211,19 @@ def test_a_stream_that_the_device_refuses_is_decoded_by_the_cpu_without_the_loss
     stream.close()
 
 
-def test_a_picture_that_cannot_be_had_ends_its_group():
+@pytest.mark.parametrize(
+    ("error", "word"), [(ExecutionError("the picture is lost"), "INVALID"), (RuntimeError("a bug"), "FAILED")]
+)
+def test_a_picture_that_cannot_be_had_ends_its_group(error, word):
     units = clip(4 * GOP, gop=GOP)
     stream = Stream()
     stream.send(units[:GOP])
     stream.wait_for_decoder()
     stream.send(units[GOP : GOP + 2])
     (decoder,) = stream.gpu.decoders
-    decoder.is_losing = True
-    stream.send(units[GOP + 2 : GOP + 3])
-    decoder.is_losing = False
-    stream.send(units[GOP + 3 :])
-    assert stream.end() == ["OK"] * (GOP + 2) + ["INVALID", "NEEDS_KEYFRAME"] + ["OK"] * 2 * GOP
+    decoder.loss = error
+    stream.send(units[GOP + 2 :])
+    assert stream.end() == ["OK"] * (GOP + 2) + [word, "NEEDS_KEYFRAME"] + ["OK"] * 2 * GOP
     stream.close()
 
 
@@ -238,6 +252,69 @@ def test_a_damaged_keyframe_leaves_the_stream_to_the_device():
     words = stream.end()
     assert words == ["OK"] * 2 * GOP + ["INVALID"] + ["NEEDS_KEYFRAME"] * (GOP - 1) + ["OK"] * 2 * GOP
     assert stream.streams_of_decoders == [1]
+    stream.close()
+
+
+def test_frames_of_two_devices_that_a_worker_takes_by_turns_are_each_on_its_own():
+    machine, pool, units = Machine(2), ManualPool(), clip(3 * GOP, gop=GOP)
+    streams = [Stream(gpu=Gpu(machine), pool=pool) for _ in range(2)]
+    for stream in streams:
+        stream.send(units[:GOP])
+        stream.wait_for_decoder()
+    for unit in units[GOP:]:
+        for stream in streams:
+            stream.put(unit)
+        for stream in streams:
+            stream.harness.settle()
+    for stream in streams:
+        assert stream.end() == ["OK"] * len(units)
+        assert stream.streams_of_decoders == [1]
+        stream.close()
+
+
+@pytest.mark.parametrize("image", [PICTURE, PictureInput(64, 64, "RGB")])
+def test_the_operators_page_has_a_picture_beside_the_models(image):
+    units, slot = clip(2 * GOP, gop=GOP), PictureSlot()
+    record = StreamRecord("camera", "m", "1", "frames", 1, picture=slot)
+    recorder = StreamRecorder(record, lambda _: None, ENCODINGS["h264"], is_video=True)
+    specs = specs_of([image.shape], [image.shape])
+    stream = Stream(recorder=recorder, image=image, specs=specs)
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(units[GOP : GOP + 1])
+    slot.is_wanted = slot.is_looked_at = True
+    stream.send(units[GOP + 1 :])
+    assert stream.end() == ["OK"] * len(units)
+    assert (slot.latest.seq, slot.latest.size) == (GOP + 2, (64, 64))
+    assert np.frombuffer(slot.latest.payload, np.uint8).mean() == pytest.approx(level(GOP + 1), abs=3)
+    stream.close()
+
+
+def test_a_frame_whose_picture_for_the_page_fails_leaves_its_buffer_alone():
+    units, slot = clip(3 * GOP, gop=GOP), PictureSlot()
+    record = StreamRecord("camera", "m", "1", "frames", 1, picture=slot)
+    recorder = StreamRecorder(record, lambda _: None, ENCODINGS["h264"], is_video=True)
+    stream = Stream(recorder=recorder)
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(units[GOP : GOP + 1])
+    slot.is_wanted = slot.is_looked_at = True
+    stream.gpu.device.arm(FaultPlan(fail={("alloc_host", 0): DeviceMemoryError("no memory")}))
+    stream.send(units[GOP + 1 :])  # fails if a buffer was written after its release
+    assert stream.end() == ["OK"] * (GOP + 1) + ["FAILED"] + ["OK"] * (2 * GOP - 2)
+    stream.close()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_stream_that_ends_between_two_steps_of_a_frame_leaves_nothing_behind(steps):
+    units = clip(3 * GOP, gop=GOP)
+    stream = Stream()
+    stream.send(units[:GOP])
+    stream.wait_for_decoder()
+    stream.send(units[GOP : GOP + 1])
+    for unit in units[GOP + 1 : GOP + 3]:
+        stream.put(unit)
+    stream.work(steps)
     stream.close()
 
 
@@ -285,17 +362,21 @@ def split(units):
     return found
 
 
+LOSSES = None, None, ExecutionError("the picture is lost"), RuntimeError("a bug")
+
+
 def disturb(stream, chance):
     """Let something happen to the GPU, or to what is sent."""
     gpu = stream.gpu
     match chance.randrange(8):
         case 0:
-            gpu.error = chance.choice([DeviceMemoryError("no memory"), BackendUnavailableError("no engine"), None])
+            errors = DeviceMemoryError("no memory"), BackendUnavailableError("no engine")
+            gpu.error = chance.choice([*errors, None, None, None, None])
         case 1:
             stream.harness.clock.advance(RETRY_AFTER_NS)
         case 2:
             for decoder in gpu.decoders:
-                decoder.is_refusing, decoder.is_losing = chance.random() < 0.3, chance.random() < 0.1
+                decoder.is_refusing, decoder.loss = chance.random() < 0.1, chance.choice(LOSSES)
         case 3:
             stream.next_seq += 1
         case 4 | 5:
@@ -305,7 +386,7 @@ def disturb(stream, chance):
 def damaged(unit, chance):
     """The unit, or one that a device refuses, or one that nothing decodes."""
     data = unit.data
-    match chance.randrange(12):
+    match chance.randrange(30):
         case 0:
             data += SimulatedVideoDecoder.BROKEN
         case 1:
@@ -321,11 +402,15 @@ def test_whatever_happens_each_frame_is_answered_once_and_nothing_is_left(codec,
     chance = random.Random(seed)  # noqa: S311 - the same events each time
     fields = chance.choice([{}, {"delivery": pb.DELIVERY_LATEST, "latency_budget_ms": 60_000}])
     stream = Stream(codec, **fields)
-    for _ in range(12):
+    kind = groups_of(codec)[0]
+    for _ in range(20):
         disturb(stream, chance)
-        kind = chance.choice(groups_of(codec))
-        units = chance.choice(kind)
-        stream.send([damaged(unit, chance) for unit in units], at_once=chance.choice([1, 3]))
+        kind = chance.choice(groups_of(codec)) if chance.random() < 0.2 else kind
+        for unit in chance.choice(kind):
+            stream.put(damaged(unit, chance))
+            stream.work(chance.choice([0, 1, 2, 3, 20, 20]))
+        if chance.random() < 0.5:
+            stream.harness.settle()
     if chance.random() < 0.7:
         stream.answered()
     stream.close()

@@ -161,6 +161,7 @@ class DeviceCodec:
     @contextmanager
     def _device_at_work(self) -> Iterator[None]:
         try:
+            self._device.attach_thread()  # between two steps the thread may have worked for another device
             yield
         except EngineError as error:
             self._errors = MOST_ERRORS

@@ -250,18 +250,18 @@ class UnitDecoder:
             overdue = {number: self._held[number] for number in self._held if self._number - number >= following}
             self._refuse_held(overdue, InvalidRequestError(_NO_PICTURE))
         except Exception as error:  # noqa: BLE001 - any error ends frames without a picture, not the worker
-            refusal = known_error(error)
+            self._refuse_held(self._held, known_error(error))
             self._lose()
-            self._refuse_held(self._held, refusal)
         return partial(self._hand_over, started_ns)
 
     def _show(self, pictures: Iterable[DecodedPicture]) -> bool:
         """Place the pictures that are wanted; return whether one is damaged."""
-        is_damaged = False
+        has_damage = False
         for picture in pictures:
+            is_damaged = picture.is_damaged  # where this raises, the request is still held, and `_show_all` refuses it
             request = self._held.pop(picture.number, None)
-            if picture.is_damaged:
-                is_damaged = True
+            if is_damaged:
+                has_damage = True
                 self._refuse(request, InvalidRequestError(_DAMAGED))
             elif request is not None:
                 try:
@@ -270,7 +270,7 @@ class UnitDecoder:
                     self._refuse(request, known_error(error))
                 else:
                     self._placed.append(request)
-        return is_damaged
+        return has_damage
 
     def _hand_over(self, started_ns: int | None = None) -> None:
         """Hand the pictures that were placed to the former. `started_ns`: when decoding began, to learn from."""
@@ -290,20 +290,23 @@ class UnitDecoder:
             self.time.observe(started_ns, self._clock.now_ns())
 
     def _fill(self, request: Request, picture: DecodedPicture) -> None:
-        """Write a picture into its buffer. Raises ServiceError."""
+        """Write a picture into its buffer, until the decoder settles. Raises ServiceError.
+
+        The model's row comes last: once it is on its way, nothing may raise, which would give the buffer to another.
+        """
         config = self._config
         if request.is_cancelled:
             raise RequestCancelledError("the client left")
         assert config.image is not None  # noqa: S101 - for mypy: models without a picture take no video
+        if request.preview is not None and self._codec is not None:
+            fill_preview(request.preview, picture, self._codec.settle)
         model, offsets = config.image, request.frame.offsets
         row = request.frame.host.write_view()
+        for index, constant in model.constant_inputs:
+            row[offsets[index] : offsets[index] + len(constant)] = np.frombuffer(constant, np.uint8)
         start = offsets[model.input_index]
         target = row[start : start + model.nbytes].view(model.dtype).reshape(model.shape)
         request.frame_size = picture.place(target, model, self._max_image_pixels)
-        for index, constant in model.constant_inputs:
-            row[offsets[index] : offsets[index] + len(constant)] = np.frombuffer(constant, np.uint8)
-        if request.preview is not None:
-            fill_preview(request.preview, picture)
 
     def _lose(self, why: str = "") -> None:
         """Note that a picture is missing, and show those that came before it."""
