@@ -9,7 +9,14 @@ from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec
-from forebay_server.service.frontend.frames.video.codecs import HEADROOM_BYTES, UntilReady, VideoCodecs, VideoStream
+from forebay_server.service.frontend.frames.video.codecs import (
+    HEADROOM_BYTES,
+    MOST_DECODERS,
+    UntilReady,
+    VideoCodecs,
+    VideoStream,
+    most_of_process,
+)
 from forebay_server.service.frontend.frames.video.decoder_store import (
     KEPT_NS,
     RETRY_AFTER_NS,
@@ -20,6 +27,7 @@ from forebay_server.service.frontend.frames.video.device_codec import MOST_ERROR
 from forebay_server.service.frontend.frames.video.substitute import WithSubstitute
 from forebay_server.service.models.description import InstanceGroup, ModelDescription
 from forebay_server.service.pictures.picture_input import PictureInput
+from forebay_server.service.settings import MAX_FRONT_ENDS
 from tests.support.clock import ManualClock
 from tests.support.device_video import MOST, Gpu, SimulatedVideoDecoder
 from tests.support.guard import HANG_GUARD_S
@@ -172,6 +180,11 @@ def test_streams_beyond_the_decoders_are_the_cpus_until_one_is_free(gpu):
     assert len(gpu.decoders) == 2
 
 
+def test_the_processes_of_a_server_have_no_more_decoders_than_the_driver_has_channels_for():
+    assert most_of_process(0) == most_of_process("auto") == MOST_DECODERS
+    assert all(0 < count * most_of_process(count) <= MOST_DECODERS for count in range(1, MAX_FRONT_ENDS + 1))
+
+
 def test_a_decoder_in_doubt_is_replaced_at_a_keyframe(gpu):
     units = clip(4)
     decoder = gpu.ready(units[0])
@@ -267,11 +280,13 @@ class Held:
 
     Attributes:
         made: decoders so far.
+        most_open: of them at a time.
         errors: raised by the next ones, first come first.
     """
 
     def __init__(self, most=8):
         self.made, self.errors, self.clock, self._go_on = [], [], ManualClock(), threading.Event()
+        self.most_open = 0
         self.store = DecoderStore(self._make, most, self.clock)
 
     def _make(self, kind):
@@ -279,7 +294,11 @@ class Held:
         if self.errors:
             raise self.errors.pop(0)
         self.made.append(Kept(kind))
+        self.most_open = max(self.most_open, sum(not each.is_closed for each in self.made))
         return self.made[-1]
+
+    def pause(self):
+        self._go_on.clear()
 
     def settle(self):
         self._go_on.set()
@@ -304,10 +323,59 @@ def test_decoders_are_bounded_whether_they_are_used_or_kept():
     for kind in (OTHER, OTHER._replace(references=2)):
         held.store.order(kind, "other")
         held.settle()
+        held.store.withdraw(kind, "other")
     assert [each.is_closed for each in held.made] == [False, True, False]
     held.store.give_back(KIND, taken)
     held.settle()
     assert sum(not each.is_closed for each in held.made) == 2
+
+
+def test_a_decoder_that_a_stream_waits_for_makes_no_way_for_another_kind():
+    held = Held(most=1)
+    held.store.order(KIND, "one")
+    held.settle()
+    for _ in range(3):
+        assert not held.store.order(OTHER, "other")
+        held.settle()
+    assert [each.is_closed for each in held.made] == [False]
+    held.store.withdraw(KIND, "one")  # it takes it, or has ended
+    held.store.order(OTHER, "other")
+    held.settle()
+    assert [each.is_closed for each in held.made] == [True, False]
+    assert held.store.take(OTHER) is held.made[1]
+
+
+def test_there_are_never_more_decoders_than_the_most():
+    held = Held(most=3)
+    for stream in range(3):
+        held.store.order(KIND, stream)
+    held.settle()
+    held.pause()
+    for stream in range(3):
+        held.store.withdraw(KIND, stream)
+        held.store.order(OTHER, stream)
+    held.settle()
+    assert held.most_open == 3
+    assert [each.kind for each in held.made if not each.is_closed] == [OTHER] * 3
+
+
+def test_an_order_is_given_up_where_others_took_the_kept_decoders_meanwhile():
+    held = Held(most=3)
+    for stream in range(2):
+        held.store.order(KIND, stream)
+    held.settle()
+    for stream in range(2):
+        held.store.withdraw(KIND, stream)
+    held.pause()
+    held.store.order(OTHER._replace(references=2), "is made first")
+    held.store.order(OTHER, "other")
+    taken = [held.store.take(KIND) for _ in range(2)]
+    held.settle()
+    assert held.most_open == 3
+    held.store.give_back(KIND, taken[0])
+    held.store.order(OTHER, "other")
+    held.settle()
+    assert held.store.take(OTHER) is not None
 
 
 def test_kept_decoders_make_way_where_memory_is_short():

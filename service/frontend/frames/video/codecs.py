@@ -29,7 +29,7 @@ HEADROOM_BYTES = 512 << 20
 """Of the GPU's memory, which no decoder takes: models and their kernels need it."""
 
 MOST_DECODERS = 192
-"""Of a GPU, in all processes of a server. An H200 had no channels left for more than about 208."""
+"""Of GPUs, in all processes of a server. An H200 had no channels left for more than about 208."""
 
 VideoDecode = Literal["auto", "cpu"]
 
@@ -133,7 +133,7 @@ class VideoCodecs:
 
 def most_of_process(front_ends: int | Literal["auto"]) -> int:
     """Return how many decoders one process may have; `front_ends`: a number where there are several processes."""
-    return -(-MOST_DECODERS // max(1, 0 if front_ends == "auto" else front_ends))
+    return MOST_DECODERS // max(1, 0 if front_ends == "auto" else front_ends)
 
 
 def _kind(stream: VideoStream, sequence: Sequence) -> DecoderKind | None:

@@ -56,7 +56,7 @@ class DecoderStore:
 
     Args:
         open_decoder: makes a decoder, on the thread of the store. Raises EngineError.
-        most: decoders that there are at a time. Those that are kept for streams to come make way for newer ones.
+        most: decoders that there are at a time. Kept ones that no stream waits for make way for others.
         clock: source of monotonic nanoseconds.
     """
 
@@ -92,7 +92,7 @@ class DecoderStore:
         with self._lock:
             self._waiting.add((kind, stream))
             lacking = self._lacking(kind) - self._under_way[kind]
-            has_room = self._taken + self._under_way.total() < self._most
+            has_room = self._room() > self._under_way.total()
             if lacking > 0 and has_room and self._clock.now_ns() >= self._retry_ns.get(kind, 0):
                 self._under_way[kind] += 1
                 self._do(lambda: self._make(kind))
@@ -162,26 +162,45 @@ class DecoderStore:
                 log.exception("a decoder of video was not made or freed in order")
 
     def _make(self, kind: DecoderKind) -> None:
-        """Make a decoder, unless the streams that wanted it have gone."""
+        """Make a decoder, unless the streams that wanted it have gone, or others have taken its room."""
+        made = None
         try:
             with self._lock:
-                is_wanted = self._lacking(kind) > 0
+                is_wanted = self._lacking(kind) > 0 and self._room() > 0
+                spare = self._take_spare() if is_wanted and self._taken + len(self._idle) >= self._most else None
+            if spare is not None:
+                spare.close()
             if is_wanted:
                 made = self._opened(kind)
-                with self._lock:
-                    self._keep(kind, made)
         except Exception as error:
             self.failed(kind, error)
             if not isinstance(error, EngineError):
                 raise
         finally:
             with self._lock:
+                if made is not None:
+                    self._keep(kind, made)
                 self._under_way[kind] -= 1
                 self._under_way += Counter()  # forgets what is 0
 
     def _lacking(self, kind: DecoderKind) -> int:
         """Return how many decoders there are too few for the streams that wait. The caller has the lock."""
         return sum(each == kind for each, _ in self._waiting) - self._kept(kind)
+
+    def _room(self) -> int:
+        """Return how many decoders more there may be. The caller has the lock.
+
+        Those that a stream waits for stay: else two streams of different kinds would close each other's for ever.
+        """
+        spare = sum(max(0, -self._lacking(kind)) for kind in {each.kind for each in self._idle})
+        return self._most - self._taken - len(self._idle) + spare
+
+    def _take_spare(self) -> DeviceVideoDecoder:
+        """Take out the decoder that was kept longest of those for which no stream waits. The caller has the lock."""
+        index = next(index for index, each in enumerate(self._idle) if self._lacking(each.kind) < 0)
+        decoder = self._idle[index].decoder
+        del self._idle[index]
+        return decoder
 
     def _kept(self, kind: DecoderKind) -> int:
         return sum(each.kind == kind for each in self._idle)
@@ -200,10 +219,8 @@ class DecoderStore:
             kept.decoder.close()
 
     def _keep(self, kind: DecoderKind, decoder: DeviceVideoDecoder) -> None:
-        """Keep a decoder for streams to come; an older one makes way if there are too many. The caller has the lock."""
+        """Keep a decoder for streams to come. The caller has the lock."""
         self._idle.append(_Kept(kind, decoder, self._clock.now_ns()))
-        if self._taken + len(self._idle) > self._most and len(self._idle) > 1:
-            self._do(self._idle.popleft().decoder.close)
 
     def _note(self, error: Exception) -> None:
         """Write why the CPU decodes, once for each reason. The caller has the lock."""
