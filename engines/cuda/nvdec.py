@@ -158,7 +158,7 @@ class NvDecoder:
         _check(self._library.cuvidCreateDecoder(byref(self._decoder), byref(info)), "cuvidCreateDecoder")
 
     def _guarded(self, call: Callable[[Any], int]) -> Callable[[Any, Any], int]:
-        """Return a callback that keeps an error for `decode` and tells the library of it."""
+        """Return a callback that keeps an error for `submit` and tells the library of it."""
 
         def guarded(_: Any, record: Any) -> int:  # noqa: ANN401 - a pointer
             try:

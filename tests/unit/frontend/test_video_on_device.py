@@ -11,11 +11,14 @@ from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryE
 from forebay_server.engines.simulated.core import Machine
 from forebay_server.engines.simulated.fault_plan import FaultPlan
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
+from forebay_server.service.frontend.frames.video.access_unit import UnitReader
+from forebay_server.service.frontend.frames.video.codecs import VideoStream
 from forebay_server.service.frontend.frames.video.decoder_store import RETRY_AFTER_NS
 from forebay_server.service.frontend.frames.video.substitute import ASK_AGAIN_NS
 from forebay_server.service.journal.events import StreamRecord
 from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.pictures.picture_input import PictureInput
+from forebay_server.service.worker_pool import WorkerPool
 from tests.support.device_video import Gpu, SimulatedVideoDecoder
 from tests.support.front_end import PICTURE, ManualPool, SessionHarness, specs_of
 from tests.support.videos import clip, level, parameter_sets
@@ -56,6 +59,13 @@ class Stream:
     def wait_for_decoder(self):
         self.gpu.codecs.store.join()
 
+    def make_decoder(self, unit):
+        """Have a decoder ready for the first keyframe of such a stream."""
+        codecs, description = self.gpu.codecs, self.harness.version.description
+        opened = codecs.open(VideoStream("h264", bytes, description), UnitReader("h264").read(unit.data).sequence)
+        codecs.store.join()
+        opened.close()
+
     def answered(self):
         """End the stream in order: each frame has one answer."""
         self.harness.session.stop_reading()
@@ -81,6 +91,10 @@ class Stream:
             pass
         self.harness.sink.drain()
         assert ended == ["at rest"]
+        self.free()
+
+    def free(self):
+        """Close everything of the device, after the session is at rest."""
         self.wait_for_decoder()
         for decoder in self.gpu.decoders:
             decoder.close()
@@ -270,6 +284,37 @@ def test_frames_of_two_devices_that_a_worker_takes_by_turns_are_each_on_its_own(
         assert stream.end() == ["OK"] * len(units)
         assert stream.streams_of_decoders == [1]
         stream.close()
+
+
+class Workers(WorkerPool):
+    """A pool whose threads do everything."""
+
+    def run_one(self):
+        """Nothing: see the class."""
+        return False
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_workers_take_frames_of_many_streams_and_devices_at_once(threads, bframes):
+    units, errors, rested = clip(4 * GOP, gop=GOP, bframes=bframes), [], []
+    machine, pool = Machine(6), Workers(threads, errors.append)
+    streams = [Stream(gpu=Gpu(machine), pool=pool) for _ in range(machine.device_count)]
+    for stream in streams[1:]:  # the CPU decodes the first one, until its decoder is there
+        stream.make_decoder(units[0])
+    for unit in units:
+        for stream in streams:
+            stream.put(unit)
+    for stream in streams:
+        stream.harness.session.stop_reading()
+        stream.harness.session.call_at_rest(functools.partial(rested.append, stream))
+    pool.close()
+    assert errors == []
+    assert set(rested) == set(streams)
+    for stream in streams:
+        assert stream.end() == ["OK"] * len(units)
+        stream.free()
+    assert [sum(stream.streams_of_decoders) for stream in streams[1:]] == [1] * 5
 
 
 @pytest.mark.parametrize("image", [PICTURE, PictureInput(64, 64, "RGB")])
