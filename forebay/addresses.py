@@ -244,6 +244,15 @@ def _likely(entry: str) -> str:
     if re.fullmatch(r"[^\s:]+:[0-9]+", entry):
         return "a port from 1 to 65535"
     host, _, port = entry.rpartition(":")
-    if _HOST_AND_PORT.fullmatch(f"[{host}]:{port}"):
-        return f"an IPv6 address in brackets, such as [{host}]:{port}"
+    for likely in (f"[{host}]:{port}", f"[{entry}]:8001"):
+        if _HOST_AND_PORT.fullmatch(likely) and _is_ipv6(likely[1 : likely.index("]")]):
+            return f"an IPv6 address in brackets, such as {likely}"
     return "host:port, such as 127.0.0.1:8001"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
