@@ -383,11 +383,23 @@ def test_kept_decoders_make_way_where_memory_is_short():
     for stream in range(2):
         held.store.order(KIND, stream)
     held.settle()
+    for stream in range(2):
+        held.store.withdraw(KIND, stream)
     held.errors += [DeviceMemoryError("no memory"), DeviceMemoryError("no memory")]
     held.store.order(OTHER, "large")
     held.settle()
     assert [each.is_closed for each in held.made] == [True, True, False]
     assert held.store.take(OTHER) is held.made[2]
+
+
+def test_where_memory_is_short_a_decoder_stays_for_the_stream_that_waits_for_it():
+    held = Held()
+    held.store.order(KIND, "one")
+    held.settle()
+    held.errors.append(DeviceMemoryError("no memory"))
+    held.store.order(OTHER, "other")
+    held.settle()
+    assert [(each.kind, each.is_closed) for each in held.made] == [(KIND, False)]
 
 
 def test_an_unforeseen_error_leaves_the_thread_alive():

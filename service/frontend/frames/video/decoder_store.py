@@ -195,28 +195,31 @@ class DecoderStore:
         spare = sum(max(0, -self._lacking(kind)) for kind in {each.kind for each in self._idle})
         return self._most - self._taken - len(self._idle) + spare
 
-    def _take_spare(self) -> DeviceVideoDecoder:
-        """Take out the decoder that was kept longest of those for which no stream waits. The caller has the lock."""
-        index = next(index for index, each in enumerate(self._idle) if self._lacking(each.kind) < 0)
-        decoder = self._idle[index].decoder
-        del self._idle[index]
-        return decoder
+    def _take_spare(self, gpu: int | None = None) -> DeviceVideoDecoder | None:
+        """Take out the decoder, of one GPU or of any, that was kept longest of those for which no stream waits.
+
+        The caller has the lock.
+        """
+        for index, (kind, decoder, _) in enumerate(self._idle):
+            if gpu in {None, kind.gpu} and self._lacking(kind) < 0:
+                del self._idle[index]
+                return decoder
+        return None
 
     def _kept(self, kind: DecoderKind) -> int:
         return sum(each.kind == kind for each in self._idle)
 
     def _opened(self, kind: DecoderKind) -> DeviceVideoDecoder:
-        """Open a decoder; where memory is short, free those that are kept. Raises EngineError."""
+        """Open a decoder; where memory is short, free those that no stream waits for. Raises EngineError."""
         while True:
             try:
                 return self._open_decoder(kind)
             except DeviceMemoryError:
                 with self._lock:
-                    kept = next((each for each in self._idle if each.kind.gpu == kind.gpu), None)
-                    if kept is None:
+                    spare = self._take_spare(kind.gpu)
+                    if spare is None:
                         raise
-                    self._idle.remove(kept)
-            kept.decoder.close()
+            spare.close()
 
     def _keep(self, kind: DecoderKind, decoder: DeviceVideoDecoder) -> None:
         """Keep a decoder for streams to come. The caller has the lock."""
