@@ -41,7 +41,7 @@ class _Planned:
     end: Point
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DeviceQueue:
     """Operations that run one after the other. Made by `Schedule.queue`."""
 

@@ -100,3 +100,10 @@ def test_history_is_bounded(queues):
     for step in range(6000):
         schedule.enqueue(made[step % queues], "x", 1, now_ns=0)
     assert len(schedule.history) == schedule.history.maxlen
+
+
+def test_a_queue_that_is_removed_leaves_another_of_its_name_at_work():
+    schedule = Schedule()
+    first, second = schedule.queue("video"), schedule.queue("video")
+    schedule.remove(second)
+    assert schedule.enqueue(first, "copy", 5, 10).done_ns == 15
