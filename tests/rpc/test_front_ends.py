@@ -277,7 +277,7 @@ def test_a_supervised_group_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
-        (["--ready-file", "no/such/folder/ready"], 73, "give another --ready-file"),
+        (["--ready-file", "no/such/folder/ready"], 73, "there is no folder no/such/folder; make it with: mkdir"),
         (["--model-repository", "no-such-folder"], 65, "no-such-folder"),
         (["--front-ends", "60"], 2, "give at most"),
         (["--front-ends", "-1"], 2, "give auto, or a number from 0 to 60"),
