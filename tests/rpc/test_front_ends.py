@@ -86,6 +86,7 @@ def test_processes_share_a_port_and_a_signal_drains_them(tmp_path):
             assert other.wait() == 69
         assert "is it in use" in other.log
         os.kill(group.process.pid, signal.SIGUSR1)
+        group.wait_log("log level changed", 3)
         os.kill(group.process.pid, signal.SIGTERM)
         assert group.wait() == 0, group.log
     assert len(group.ready) == 1

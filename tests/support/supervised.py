@@ -12,7 +12,7 @@ from tests.support.guard import HANG_GUARD_S
 
 
 class Served:
-    """A command that serves: its ready lines as they come, and its standard error when it has ended."""
+    """A command that serves: its ready lines and its standard error as they come."""
 
     def __init__(self, process):
         self.process = process
@@ -21,7 +21,7 @@ class Served:
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._collect_ready, name="ready lines"),
-            threading.Thread(target=lambda: self._log.extend(process.stderr), name="log lines"),
+            threading.Thread(target=self._collect_log, name="log lines"),
         ]
         for thread in self._threads:
             thread.start()
@@ -31,6 +31,17 @@ class Served:
             with self._changed:
                 self.ready.append(json.loads(line))
                 self._changed.notify_all()
+
+    def _collect_log(self):
+        for line in self.process.stderr:
+            with self._changed:
+                self._log.append(line)
+                self._changed.notify_all()
+
+    def wait_log(self, words, count):
+        """Wait until `count` lines of the log have these words."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.log.count(words) >= count, HANG_GUARD_S), self.log
 
     def wait_ready(self, count=1):
         """The `count`-th ready line."""
