@@ -119,7 +119,8 @@ def _log_shown_at_an_error(log: IO[str]) -> Iterator[None]:
         yield
     except Exception:
         log.seek(0)
-        sys.stderr.write(f"the server's log ends with:\n{log.read()[-SHOWN_LOG_CHARACTERS:]}\n")
+        lines = "".join(line for line in log if '"level": "info"' not in line)[-SHOWN_LOG_CHARACTERS:]
+        sys.stderr.write(f"the server's log, without its lines of level info, ends with:\n{lines}\n")
         raise
 
 

@@ -151,6 +151,7 @@ def _camera_result(results: list[dict[str, Any]], span_s: float) -> dict[str, An
         "frames": executed,
         "p50_ms": account.p50_ms,
         "p99_ms": account.p99_ms,
+        "moves": sum(result["moves"] for result in results),
         "jain": jain_index([count for result in results for count in result["in_time_by_camera"]]),
         "statuses": {"OK": executed, **others},
         "send_lag_p99_ms": account.lag_p99_ms,

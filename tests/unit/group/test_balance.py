@@ -72,6 +72,25 @@ def test_a_fair_deal_evens_streams_out_within_a_minute(counts):
         assert len(asked) <= 6
 
 
+@pytest.mark.parametrize(("streams", "processes"), [(64, 5), (64, 10), (128, 10), (256, 10)])
+def test_what_a_fair_deal_makes_of_many_streams_is_evened_out_within_a_minute(streams, processes):
+    moved = 0
+    for seed in range(100):
+        deal = partial(random.Random(seed).randrange, processes)  # noqa: S311 - no secret
+        counts = [0] * processes
+        for _ in range(streams):
+            counts[deal()] += 1
+        asked, after = played(counts, deal, 60)
+        assert max(after) <= 1.41 * streams / processes
+        moved += sum(count for _, count in asked)
+    assert moved <= 0.2 * streams * 100
+
+
+@pytest.mark.parametrize("counts", [[2, 1], [3, 2], [3, 1, 2], [5, 5, 2], [14, 12, 11, 14], [16, 13, 12, 11]])
+def test_few_streams_more_are_nothing_to_move_them_for(counts):
+    assert not is_uneven(counts)
+
+
 def test_nothing_is_asked_while_a_process_is_missing_and_for_a_pause_after_it():
     balance = Balance()
     for second in range(10):
