@@ -30,6 +30,7 @@ SECTIONS = {
     "cameras": ("sections_served", 100),
     "batching": ("sections_batching", 75),
     "memory": ("sections_memory", 325),
+    "decode_memory": ("sections_memory", 345),
     "processes": ("sections_spread", 120),
     "front_ends": ("sections_front_ends", 370),
     "jpeg_cameras": ("sections_jpeg", 120),

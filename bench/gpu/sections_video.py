@@ -30,7 +30,7 @@ SETTING, MOST_STREAMS = "FOREBAY_VIDEO_DECODE", "FOREBAY_MAX_VIDEO_STREAMS"
 
 def video_cameras(plan: Plan) -> Iterator[dict[str, Any]]:
     """64 to 256 cameras of 1280x720 at 4 Mbit/s and 30 frames a second, on the detector with typed results."""
-    path, facts = _write_clip(plan.work / "camera-1280x720.units")
+    path, facts = write_clip(plan.work / "camera-1280x720.units")
     models = {"typed": ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}
     usual, more, first = max(plan.front_ends), 2 * max(plan.front_ends), plan.video_cameras[:1]
     for decode, front_ends, counts in (
@@ -69,7 +69,7 @@ def _steady(plan: Plan, server: GpuServer, target: ServedModel, count: int) -> d
     return found | {"server_cpu_ms_per_row": (used[1] - used[0]) * 1e3 / max(1.0, rows), "after": memory(server)}
 
 
-def _write_clip(path: Path) -> tuple[Path, dict[str, Any]]:
+def write_clip(path: Path) -> tuple[Path, dict[str, Any]]:
     """Write the bundled clip as H.264; return the file, and the bytes of a frame, also as JPEG."""
     pictures = _pictures()
     started = time.perf_counter()
