@@ -30,6 +30,7 @@ TABLES = {
     "priorities": ("priorities", tables.priorities),
     "batching": ("batching", tables.batching),
     "memory": ("memory", tables.memory),
+    "memory of decoders": ("decode_memory", tables.memory),
     "functions": ("profile", tables.functions),
     "gpus": ("gpus", tables.gpus),
     "processes on several GPUs": ("gpus", tables.processes),

@@ -216,7 +216,7 @@ def jpeg_cameras(cells: Sequence[Cell]) -> list[str]:
 def video_cameras(cells: Sequence[Cell]) -> list[str]:
     """H.264 cameras, by who decodes and before how many front-end processes."""
     before: Columns = {
-        "workers": lambda cell: cell.get("workers_are", "in steps"),
+        "run": lambda cell: cell.get("run", "-"),
         "front-end processes, workers of each": lambda cell: f"{cell['front_ends']}, {cell.get('workers', '-')}",
     }
     return _by_decoder(cells, before)
