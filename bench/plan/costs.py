@@ -5,10 +5,11 @@ Plain data. A file of it is written by `forebay plan --save` and read by `--cost
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from forebay_server.bench.plan.real_runs import SLOWDOWNS, RealRuns
 from forebay_server.service.batching.cost_table import CostTable, CostTableError
 
 FORMAT = "forebay.plan.costs/1"
@@ -67,6 +68,8 @@ class PlanCosts:
         cores: of the machine on which all this was measured.
         others_cores: that other programs used there meanwhile, on average.
         speeds: of the cores in each part of the measurement, relative to its mean; empty: always the mean.
+        slowdown: duration of each step in a real server at its limit, over the simulated one; 1.0: not known.
+        real: the runs from which the slowdown follows; None: there were none, as in files of older versions.
     """
 
     model: str
@@ -83,6 +86,8 @@ class PlanCosts:
     cores: int
     others_cores: float = 0.0
     speeds: tuple[float, ...] = ()
+    slowdown: float = 1.0
+    real: RealRuns | None = None
 
     def __post_init__(self) -> None:
         """Reject numbers with which nothing can be computed."""
@@ -94,8 +99,25 @@ class PlanCosts:
             raise CostsError(f"others_cores is {self.others_cores}: it must be at least 0")
         if not all(LEAST_SPEED <= speed <= 1.0 / LEAST_SPEED for speed in self.speeds):
             raise CostsError(f"speeds are {self.speeds}: each must be from {LEAST_SPEED} to {1.0 / LEAST_SPEED:g}")
+        if not SLOWDOWNS[0] <= self.slowdown <= SLOWDOWNS[-1]:
+            raise CostsError(f"slowdown is {self.slowdown}: it must be from {SLOWDOWNS[0]} to {SLOWDOWNS[-1]}")
         if not 0.0 <= self.scatter <= 2.0 or math.isnan(self.scatter):
             raise CostsError(f"scatter is {self.scatter}: it must be from 0 to 2")
+
+    def slowed(self) -> "PlanCosts":
+        """Return costs that have the slowdown in each of their times, and none beside them."""
+        table = self.table
+        return replace(
+            self,
+            frame=FrameCosts(*(round(ns * self.slowdown) for ns in astuple(self.frame))),
+            table=replace(
+                table,
+                h2d_ns=tuple(round(ns * self.slowdown) for ns in table.h2d_ns),
+                execute_ns=tuple(max(1, round(ns * self.slowdown)) for ns in table.execute_ns),
+                d2h_ns=tuple(round(ns * self.slowdown) for ns in table.d2h_ns),
+            ),
+            slowdown=1.0,
+        )
 
     def to_json(self) -> str:
         """Return the costs as JSON text."""
@@ -116,6 +138,7 @@ class PlanCosts:
                     "frame": FrameCosts(**data["frame"]),
                     "executed_sizes": tuple(data["executed_sizes"]),
                     "speeds": tuple(data.get("speeds", ())),
+                    "real": RealRuns.from_data(data["real"]) if data.get("real") is not None else None,
                 }
             )
         except CostsError:

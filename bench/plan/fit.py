@@ -2,10 +2,11 @@
 
 Theory of operation
     The ceiling is where the busiest part would have work all the time; it follows from the costs without a simulation.
-    The candidates are numbers of cameras at fixed shares of the ceiling. Bisection finds the largest that fits: with a
-    looser target it never turns to fewer cameras than with a stricter one, so a looser target never fits fewer. Some
-    smaller candidates are simulated for the curve alone. By chance a point can be better than one below it; a plan may
-    not rely on that, so the curve that is reported never falls. A plan keeps a reserve: see `MOST_SHARE`.
+    The candidates are numbers of cameras at fixed shares of the ceiling, or every number where there are few. Bisection
+    finds the largest that fits: with a looser target it never turns to fewer cameras than with a stricter one, so a
+    looser target never fits fewer. Some smaller candidates are simulated for the curve alone. By chance a point can be
+    better than one below it; a plan may not rely on that, so the curve that is reported never falls. A plan keeps a
+    reserve: see `MOST_SHARE`.
 
     A number of cameras fits as `forebay load search` judges it: the upper end of p99's interval is within the target,
     at most a given share of the frames is dropped, and cameras on the same machine send in time.
@@ -39,6 +40,8 @@ CURVE_SHARES = (0.25, 0.5, 0.75)
 """Simulated also where they are far from what fits, so that the curve shows how the latency grows."""
 LEAST_SECONDS = 20.0
 """As long as a trial of `forebay load search`: the interval of p99 is as wide as there."""
+FEW_CAMERAS = 20
+"""Up to here every number is a candidate: shares would leave out some of the few."""
 MOST_FRAMES = 15_000
 """Of one simulated run: p99 is the 150th latency from above then, and a run takes a second or two."""
 
@@ -161,22 +164,33 @@ def ceiling_per_s(costs: PlanCosts, machine: Machine) -> float:
     return min(width * 1e9 / ns for ns, width in parts if ns)
 
 
+def candidates(ceiling: float) -> list[int]:
+    """Return the numbers of cameras among which the largest that fits is looked for, rising."""
+    most = math.floor(ceiling * MOST_SHARE)
+    return list(range(1, most + 1)) if 1 <= most <= FEW_CAMERAS else counts(ceiling)
+
+
 def counts(ceiling: float, shares: Sequence[float] = SHARES) -> list[int]:
     """Return the numbers of cameras at these shares of the ceiling, rising, each once."""
     return sorted({max(1, math.floor(ceiling * share)) for share in shares})
 
 
-def simulate(costs: PlanCosts, cameras: Cameras, machine: Machine, count: int, seed: int = 1) -> Outcome:
-    """Return what becomes of the frames of `count` cameras in a run as long as a trial of `forebay load search`."""
+def simulate(
+    costs: PlanCosts, cameras: Cameras, machine: Machine, count: int, seed: int = 1, most_frames: int | None = None
+) -> Outcome:
+    """Return what becomes of the frames of `count` cameras in a run as long as a trial of `forebay load search`.
+
+    The costs' slowdown is in all its times. A run has MOST_FRAMES frames at most, or fewer if `most_frames` says so.
+    """
     rate = count * cameras.fps
     seconds = max(LEAST_SECONDS, 1.5 * min_samples(0.99) / rate)
-    seconds = max(min(seconds, MOST_FRAMES / rate), 2.0 / cameras.fps)
+    seconds = max(min(seconds, min(MOST_FRAMES, most_frames or MOST_FRAMES) / rate), 2.0 / cameras.fps)
     plans = plan_of(Scenario(duration_s=seconds, streams=count, fps=cameras.fps, seed=seed))
     instants = np.concatenate([each.intended_ns for each in plans])
     owners = np.repeat(np.arange(count), [len(each.intended_ns) for each in plans])
     order = np.argsort(instants, kind="stable")
     server = VirtualServer(
-        costs,
+        costs.slowed(),
         machine.cores - machine.taken,
         BatchingSettings(costs.executed_sizes[-1]),
         cameras.delivery,
@@ -238,8 +252,8 @@ def rising(points: list[Point]) -> tuple[Point, ...]:
 
 def fit(costs: PlanCosts, cameras: Cameras, machine: Machine, target: Target, seed: int = 1) -> Fit:
     """Find the largest number of cameras that fits, by bisection, and simulate a few smaller ones for the curve."""
-    ceiling = ceiling_per_s(costs, machine) / cameras.fps
-    candidates = counts(ceiling)
+    ceiling = ceiling_per_s(costs.slowed(), machine) / cameras.fps
+    among = candidates(ceiling)
     points: dict[int, Point] = {}
 
     def point_at(count: int) -> Point:
@@ -247,12 +261,12 @@ def fit(costs: PlanCosts, cameras: Cameras, machine: Machine, target: Target, se
             points[count] = point_of(count, simulate(costs, cameras, machine, count, seed), ceiling)
         return points[count]
 
-    first_failing = bisect_left(candidates, True, key=lambda count: not point_at(count).passes(target))  # noqa: FBT003
-    largest = candidates[max(0, first_failing - 1)]
+    first_failing = bisect_left(among, True, key=lambda count: not point_at(count).passes(target))  # noqa: FBT003
+    largest = among[max(0, first_failing - 1)]
     for count in counts(ceiling, CURVE_SHARES):
         if count < largest:
             point_at(count)
-    point_at(max(candidates[-1] + 1, math.floor(ceiling)))  # for the curve, and to name the limit
+    point_at(max(among[-1] + 1, math.floor(ceiling)))  # for the curve, and to name the limit
     curve = rising([points[count] for count in sorted(points)])
     fits = max((point.cameras for point in curve if point.passes(target)), default=0)
     return Fit(curve, fits, ceiling)

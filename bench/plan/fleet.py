@@ -7,6 +7,7 @@ from typing import Any
 
 from forebay_server.bench.plan.costs import PlanCosts
 from forebay_server.bench.plan.fit import Cameras, Fit, Machine, Point, Target, fit
+from forebay_server.bench.plan.real_runs import RealRun
 from forebay_server.bench.plan.virtual_server import MODEL
 
 SCHEMA = "forebay.plan/1"
@@ -92,8 +93,10 @@ def limit_of(plan: Plan, group: Group) -> str:
     if point.cores_busy >= FULL * free:
         beside = f"; {machine.taken:.1f} are taken by others" if machine.taken else ""
         if machine.has_cameras:
-            beside = f", {point.cameras * plan.cameras.fps * plan.costs.frame.camera_ns / 1e9:.1f} by cameras{beside}"
-        return f"the cores: {point.cores_busy:.1f} of {free:.1f} are in use{beside}"
+            camera_ns = plan.costs.slowed().frame.camera_ns
+            beside = f", {point.cameras * plan.cameras.fps * camera_ns / 1e9:.1f} by cameras{beside}"
+        used = "in use" if plan.costs.slowdown <= 1.0 else "in use or waited for"
+        return f"the cores: {point.cores_busy:.1f} of {free:.1f} are {used}{beside}"
     if not point.is_sent_in_time:
         return "the cameras' program, which sends too late beside the server"
     return _limiting_part(plan.costs, machine, point)
@@ -129,6 +132,8 @@ def to_document(plan: Plan) -> dict[str, Any]:
                 str(size): ns / 1e6
                 for size, ns in zip(plan.costs.table.sizes, plan.costs.table.execute_ns, strict=True)
             },
+            "slowdown": plan.costs.slowdown,
+            "real_runs": asdict(plan.costs.real) if plan.costs.real is not None else None,
             "frame_us": {name.removesuffix("_ns"): ns / 1e3 for name, ns in asdict(plan.costs.frame).items()},
         },
         "machines": [
@@ -176,6 +181,7 @@ def to_text(plan: Plan) -> str:
         cores = group.machine.cores
         name = f"{group.count} of {cores} {'core' if cores == 1 else 'cores'}"
         lines.append(f"{name:<22} {group.fit.fits:>12} {p99:>9} {dropped:>9}  {limit_of(plan, group)}")
+    lines += ["", *_real_words(costs)]
     if costs.others_cores >= NOTED_CORES:
         lines += ["", f"note: measured while other programs used {costs.others_cores:.1f} of {costs.cores} cores; "
                   "measure again on a quiet machine"]  # fmt: skip
@@ -183,6 +189,35 @@ def to_text(plan: Plan) -> str:
     if plan.wanted is not None:
         lines.append(_verdict(plan))
     return "\n".join(lines) + "\n"
+
+
+def _real_words(costs: PlanCosts) -> list[str]:
+    """Return the results of the real runs and their consequence."""
+    real = costs.real
+    if real is None:
+        return ["no real run corrects these numbers: the costs were measured without any; measure again for that"]
+    if not real.promised:
+        return [
+            "no real run corrects these numbers: in the simulation not even one camera fits where they were measured"
+        ]
+    head = f"real runs on the machine that measured, {real.fps:g} frames a second, p99 within {real.p99_ms:g} ms:"
+    lines = [head, *(_run_words(run) for run in real.runs)]
+    if real.doubt:
+        return [*lines, f"note: no real run corrects these numbers: {real.doubt}"]
+    if costs.slowdown == 1.0:
+        return [*lines, f"the simulation agrees: it says {real.promised}"]
+    times = f"all its times are taken {costs.slowdown:.2f} times as long for these numbers"
+    return [*lines, f"the simulation had said {real.promised}: {times}"]
+
+
+def _run_words(run: RealRun) -> str:
+    """Return one real run in words."""
+    cameras = f"{run.cameras} {'camera' if run.cameras == 1 else 'cameras'}"
+    p99 = f" at p99 {run.p99_ms:.0f} ms" if run.p99_ms is not None else ""
+    verdict = "they fit" if run.passes else f"they do not fit{f' ({run.remark})' if run.remark else ''}"
+    if run.is_disturbed:
+        verdict = f"it does not count, other programs used {run.others_cores:.1f} cores meanwhile"
+    return f"  {cameras} kept {1.0 - run.dropped_share:.1%} of {run.frames} frames{p99}: {verdict}"
 
 
 def _verdict(plan: Plan) -> str:

@@ -10,9 +10,10 @@ sizes, and wait for the cores.
 
 The last rate is measured in parts of two seconds. The costs are the mean of the parts. The cost of a frame in
 each part, against the mean, shows the cores' speed meanwhile, which is not constant where a host has other guests.
+
+Last, real runs at the number of cameras that these costs promise correct them: see `trying`.
 """
 
-import asyncio
 import math
 import tempfile
 import time
@@ -22,17 +23,17 @@ from pathlib import Path
 from statistics import fmean
 
 import grpc
-import psutil
 
 from forebay.wire import inference_pb2
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from forebay_server.bench.plan.costs import LEAST_SPEED, CostsError, FrameCosts, PlanCosts
 from forebay_server.bench.plan.fit import Machine, ceiling_per_s
-from forebay_server.bench.plan.thread_times import ThreadTimes, machine_busy_s, own_busy_s, thread_times
+from forebay_server.bench.plan.offering import Offered, offer
+from forebay_server.bench.plan.thread_times import ThreadTimes, thread_times
+from forebay_server.bench.plan.trying import Asked, corrected, trier
 from forebay_server.bench.plan.virtual_server import SLICE_NS
 from forebay_server.bench.server_process import RunningServer, running_server
 from forebay_server.engines.device import DeviceKind
-from forebay_server.loadtest.measure import measure
 from forebay_server.loadtest.options import LoadOptions
 from forebay_server.loadtest.report import Document
 from forebay_server.loadtest.scenario import Phase
@@ -53,6 +54,8 @@ INTERRUPTED = 1.3
 SIGMAS_OF_P99 = 2.326
 FACTOR_RANGE = (0.05, 4.0)  # a calibration beside many other programs takes many times as long
 LEAST_BATCHES = 10
+RUNS_TIME = 3.0
+"""Times the measurement of the costs, that the real runs take together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +67,20 @@ class Wanted:
         repository: where it is; None: the bundled one.
         load: the frames, as for `forebay load`.
         front_ends: front-end processes of the server.
-        seconds: of the measurement.
+        seconds: of the measurement of the costs; the real runs take three times as long.
+        asked: traffic and target of the real runs; None: there are none.
     """
 
     model: str
     repository: Path | None
     load: LoadOptions
     front_ends: int = 0
-    seconds: float = 10.0
+    seconds: float = 8.0
+    asked: Asked | None = None
 
 
 def measure_costs(wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> PlanCosts:
-    """Start a server, measure, and return the costs. Blocks: for some twenty seconds.
+    """Start a server, measure, do the real runs, and return the costs. Blocks: for most of a minute.
 
     Raises:
         CostsError: nothing could be measured.
@@ -94,7 +99,11 @@ def measure_costs(wanted: Wanted, say: Callable[[str], None] = lambda _: None) -
         ) as server:
             table = _table(Path(folder), wanted.model)
             instances = _instances(server, wanted.model)
-            return _Measurement(wanted, server, table, instances, say).costs()
+            costs = _Measurement(wanted, server, table, instances, say).costs()
+            if wanted.asked is None:
+                return costs
+            try_cameras = trier(server, replace(wanted.load, model=wanted.model), wanted.asked, say)
+            return corrected(costs, wanted.asked, try_cameras, max(1, wanted.front_ends), RUNS_TIME * wanted.seconds)
 
 
 class _Measurement:
@@ -141,20 +150,18 @@ class _Measurement:
             budget=BUDGET,
             live=False,
         )
-        before, busy_s, started = thread_times(self._pids), machine_busy_s() - own_busy_s(), time.monotonic()
-        document = asyncio.run(measure(options.job(), calibrate=False))
-        used, busy_s = thread_times(self._pids).since(before), machine_busy_s() - own_busy_s() - busy_s
-        passed_s = time.monotonic() - started
+        offered = offer(self._server, options)
+        document = offered.document
         if not document["answered"]:
             raise CostsError(f"no frame was answered: {'; '.join(document['reasons'])}")
-        costs = costs_of(document, used.less(idle, passed_s / IDLE_S), self._table, self._instances)
-        if psutil.cpu_count() != costs.cores:  # others have cores of their own
-            return costs
-        return replace(costs, others_cores=max(0.0, (busy_s - used.total_s) / passed_s))
+        used = offered.used.less(idle, offered.passed_s / IDLE_S)
+        costs = costs_of(replace(offered, used=used), self._table, self._instances)
+        return replace(costs, others_cores=offered.others_cores)
 
 
-def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances: int) -> PlanCosts:
+def costs_of(offered: Offered, table: CostTable, instances: int) -> PlanCosts:
     """Return the costs that a report of `forebay load` and the CPU times of its server's threads show."""
+    document, used = offered.document, offered.used
     frames, target = document["answered"], document["target"]
     stages = {name: part["mean_ms"] for name, part in document["stages_ms"].items()}
     decoding = stages.get("decode", 0.0) / max(1e-9, stages.get("decode", 0.0) + stages.get("deliver", 0.0))
@@ -179,7 +186,7 @@ def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances:
             decode_ns=round(workers_ns * decoding),
             result_ns=round(workers_ns * (1.0 - decoding)),
             stage_ns=round(used.stages_ns / frames),
-            camera_ns=round(camera_s(document) * 1e9 / frames),
+            camera_ns=round(offered.camera_s * 1e9 / frames),
         ),
         cores=cores,
     )
@@ -203,11 +210,6 @@ def cpu_ns(costs: PlanCosts) -> float:
     """Return the CPU time of a frame, executed alone."""
     outside: int = sum(astuple(costs.frame))
     return outside + costs.table.execute_ns[0] * costs.strands
-
-
-def camera_s(document: Document) -> float:
-    """Return the CPU seconds that the cameras' program took."""
-    return float(sum(document["generator"]["cpu_shares"]) * document["duration_s"])
 
 
 def _corrected(table: CostTable, engine_ns: int, document: Document) -> CostTable:

@@ -15,6 +15,7 @@ from forebay_server.service.cli import exit_codes
 if TYPE_CHECKING:
     from forebay_server.bench.plan.costs import PlanCosts
     from forebay_server.bench.plan.fit import Cameras, Machine
+    from forebay_server.bench.plan.trying import Asked
     from forebay_server.loadtest.options import LoadOptions
     from forebay_server.loadtest.target import Encoding
 
@@ -53,7 +54,9 @@ def plan(
         Path | None, typer.Option("--costs", help="costs from this file; nothing is measured")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="write the measured costs here")] = None,
-    seconds: Annotated[float, typer.Option(min=2, max=600, help="of the measurement")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=2, max=600, help="of the measurement; the real runs take three times as long")
+    ] = 8.0,
     chart: Annotated[Path | None, typer.Option(help="write p99 against cameras here, as SVG")] = None,
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
@@ -62,6 +65,7 @@ def plan(
         from forebay_server.bench.plan.chart import chart as draw
         from forebay_server.bench.plan.fit import Target
         from forebay_server.bench.plan.fleet import make_plan, to_document, to_text
+        from forebay_server.bench.plan.trying import Asked
         from forebay_server.loadtest.errors import UsageError
         from forebay_server.loadtest.options import LoadOptions
         from forebay_server.loadtest.options import seconds as seconds_of
@@ -78,7 +82,8 @@ def plan(
         streams = _cameras(fps, budget or slo_p99, delivery)
         kinds = _machines(machines or [], front_ends, taken, has_cameras=cameras_here)
         _check_places(save, chart)
-        costs = _costs(model, model_repository, load, costs_file, kinds, seconds, is_quiet=is_json)
+        asked = Asked(streams, target)
+        costs = _costs(model, model_repository, load, costs_file, kinds, seconds, asked, is_quiet=is_json)
         if save is not None:
             save.write_text(costs.to_json(), encoding="utf-8")
         made = make_plan(costs, streams, target, kinds, cameras, seed)
@@ -193,6 +198,7 @@ def _costs(
     file: Path | None,
     kinds: list[tuple[int, "Machine"]],
     seconds: float,
+    asked: "Asked",
     *,
     is_quiet: bool,
 ) -> "PlanCosts":
@@ -207,7 +213,7 @@ def _costs(
     most = max(machine.front_ends for _, machine in kinds)
     front_ends = 0 if most == 1 else min(most, usable_cores())
     where = None if repository is None else repository.absolute()  # the server runs in a folder of its own
-    wanted = Wanted(model=model, repository=where, load=load, front_ends=front_ends, seconds=seconds)
+    wanted = Wanted(model=model, repository=where, load=load, front_ends=front_ends, seconds=seconds, asked=asked)
     return measure_costs(wanted, (lambda _: None) if is_quiet or not sys.stderr.isatty() else _say)
 
 

@@ -29,6 +29,10 @@ def test_the_costs_of_a_real_model_are_measured_saved_and_planned_with_again(tmp
     for name in ("transport_ns", "loop_ns", "decode_ns", "result_ns", "stage_ns", "camera_ns"):
         assert 1_000 < getattr(costs.frame, name) < 50 * MS, name
     assert 100_000 < costs.table.execute_ns[0] < 100 * MS
+    assert costs.real is not None
+    assert costs.real.promised >= 1
+    assert costs.real.runs[0].cameras == costs.real.promised
+    assert all(run.frames > 0 for run in costs.real.runs)
     planned = json.loads(made.output)
     assert planned["fits"] >= 1
     again = CliRunner().invoke(app, ["plan", "--costs", str(file), *words])

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from forebay_server.bench.plan import fit as fit_module
 from forebay_server.bench.plan.fleet import parse_machines
+from forebay_server.bench.plan.real_runs import RealRun, RealRuns
 from forebay_server.service.cli.commands import app
 from tests.support.plans import costs_of
 
@@ -45,6 +46,38 @@ def test_a_plan_says_that_its_costs_are_those_of_a_busy_machine(plan, tmp_path):
     output = plan("--machines", "2").output
     assert "note: measured while other programs used 1.2 of 2 cores; measure again on a quiet machine\n" in output
     assert json.loads(plan("--machines", "2", "--json").output)["costs"]["others_cores"] == 1.23
+
+
+def test_a_plan_says_what_the_real_runs_showed_and_takes_the_slowdown_that_follows(plan, tmp_path):
+    before = json.loads(plan("--machines", "2", "--json").output)
+    disturbed = RealRun(21, False, 9, 0.5, None, 5.0, 0.7, is_disturbed=True)
+    runs = (disturbed, RealRun(20, False, 1000, 0.098, 94.2, 5.0), RealRun(17, True, 850, 0.0, 61.0, 5.0))
+    real = RealRuns(10.0, 100.0, "latest", 100.0, 0.01, 20, runs)
+    costs = dataclasses.replace(costs_of(), slowdown=1.25, real=real)
+    (tmp_path / "costs.json").write_text(costs.to_json())
+    output = plan("--machines", "2").output
+    assert "real runs on the machine that measured, 10 frames a second, p99 within 100 ms:\n" in output
+    assert "  21 cameras kept 50.0% of 9 frames: it does not count, other programs used 0.7 cores meanwhile\n" in output
+    assert "  20 cameras kept 90.2% of 1000 frames at p99 94 ms: they do not fit\n" in output
+    assert "  17 cameras kept 100.0% of 850 frames at p99 61 ms: they fit\n" in output
+    assert "the simulation had said 20: all its times are taken 1.25 times as long for these numbers\n" in output
+    after = json.loads(plan("--machines", "2", "--json").output)
+    assert after["fits"] == pytest.approx(before["fits"] / 1.25, abs=1)
+    assert after["costs"]["slowdown"] == 1.25
+    assert [run["cameras"] for run in after["costs"]["real_runs"]["runs"]] == [21, 20, 17]
+    assert after["costs"]["frame_us"] == before["costs"]["frame_us"]
+
+
+def test_a_plan_without_a_correction_says_why(plan, tmp_path):
+    assert "no real run corrects these numbers: the costs were measured without any; measure again" in plan().output
+    real = RealRuns(10.0, 100.0, "latest", 100.0, 0.01, 20, (RealRun(20, True, 1000, 0.0, 50.0, 5.0),))
+    for changed, words in (
+        (real, "the simulation agrees: it says 20\n"),
+        (dataclasses.replace(real, promised=0, runs=()), "in the simulation not even one camera fits"),
+        (dataclasses.replace(real, doubt="it rained"), "note: no real run corrects these numbers: it rained\n"),
+    ):
+        (tmp_path / "costs.json").write_text(dataclasses.replace(costs_of(), real=changed).to_json())
+        assert words in plan("--machines", "2").output
 
 
 def test_a_model_that_leaves_cores_idle_is_told_to_have_more_instances(plan):

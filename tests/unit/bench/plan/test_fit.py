@@ -13,6 +13,7 @@ from forebay_server.bench.plan.fit import (
     Cameras,
     Machine,
     Target,
+    candidates,
     ceiling_per_s,
     counts,
     fit,
@@ -51,6 +52,19 @@ few = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthC
 
 def test_the_same_costs_give_the_same_plan():
     assert fit(costs_of(), LATEST, Machine(2), TARGET) == fit(costs_of(), LATEST, Machine(2), TARGET)
+
+
+def test_few_cameras_are_looked_at_one_by_one_and_many_by_shares():
+    assert candidates(9.0) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert candidates(100.0) == [25, 50, 60, 70, 75, 80, 82, 85, 87, 90]
+    assert candidates(0.5) == [1]
+
+
+def test_a_slowdown_lets_fewer_cameras_fit():
+    fits = [
+        fit(dataclasses.replace(costs_of(), slowdown=factor), LATEST, Machine(2), TARGET).fits for factor in (1, 1.4)
+    ]
+    assert fits[1] == pytest.approx(fits[0] / 1.4, abs=1)
 
 
 def test_a_frame_alone_takes_the_sum_of_its_costs():
@@ -150,7 +164,7 @@ def test_cores_whose_speed_changes_carry_fewer_cameras_than_cores_of_the_mean_sp
 def test_few_numbers_of_cameras_are_simulated_and_the_first_that_fails_is_the_next_one():
     found = fit(costs_of(alpha_ns=0, beta_ns=MS, decode_ns=MS), LATEST, Machine(8), Target(10.0))
     assert len(found.points) <= 9
-    tried = counts(found.ceiling)
+    tried = candidates(found.ceiling)
     assert found.limit.cameras == tried[tried.index(found.fits) + 1]
 
 

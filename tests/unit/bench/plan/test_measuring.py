@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from forebay_server.bench.plan.measuring import costs_of, cpu_ns, mean_of
+from forebay_server.bench.plan.offering import Offered
 from forebay_server.bench.plan.thread_times import ThreadTimes, thread_times
 from tests.support.plans import MS
 from tests.support.plans import costs_of as planned_costs
@@ -24,6 +25,10 @@ DOCUMENT = {
         "deliver": {"mean_ms": 1.0, "p99_ms": 2.0},
     },
 }
+
+
+def offered(used: ThreadTimes) -> Offered:
+    return Offered(DOCUMENT, used, 10.0, 0.0)
 
 
 def task(proc: Path, pid: int, tid: int, name: str, used_ns: int) -> None:
@@ -53,7 +58,7 @@ def test_times_are_differences_without_what_an_idle_server_uses():
 
 def test_a_frame_costs_its_share_of_each_thread():
     used = ThreadTimes(30 * MS, 5 * MS, 400 * MS, 900 * MS, 10 * MS)
-    costs = costs_of(DOCUMENT, used, planned_costs().table, 1)
+    costs = costs_of(offered(used), planned_costs().table, 1)
     frame = costs.frame
     assert (frame.loop_ns, frame.transport_ns, frame.stage_ns) == (300_000, 50_000, 100_000)
     assert (frame.decode_ns, frame.result_ns) == (3 * MS, 1 * MS)  # as decode and deliver share the time
@@ -64,30 +69,30 @@ def test_a_frame_costs_its_share_of_each_thread():
 
 def test_the_table_is_corrected_by_the_cpu_time_of_its_executions():
     used = ThreadTimes(engine_ns=100 * 18 * MS)  # 18 ms each where the calibration said 9
-    table = costs_of(DOCUMENT, used, planned_costs().table, 1).table
+    table = costs_of(offered(used), planned_costs().table, 1).table
     assert table.execute_ns[0] == 18 * MS
     assert table.execute_ns[1] == 34 * MS
 
 
 def test_a_table_that_was_calibrated_beside_other_programs_is_corrected_as_far_as_needed():
     used = ThreadTimes(engine_ns=100 * MS)  # 1 ms each where the calibration took 9
-    assert costs_of(DOCUMENT, used, planned_costs().table, 1).table.execute_ns[0] == 1 * MS
+    assert costs_of(offered(used), planned_costs().table, 1).table.execute_ns[0] == 1 * MS
 
 
 def test_the_scatter_of_executions_that_were_interrupted_is_the_usual_one():
     used = ThreadTimes(engine_ns=100 * 3 * MS)  # 3 ms of CPU in 9
-    assert costs_of(DOCUMENT, used, planned_costs().table, 1).scatter == 0.05
+    assert costs_of(offered(used), planned_costs().table, 1).scatter == 0.05
 
 
 def test_a_table_is_kept_where_its_executions_ran_on_another_thread():
-    assert costs_of(DOCUMENT, ThreadTimes(), planned_costs().table, 1).table == planned_costs().table
+    assert costs_of(offered(ThreadTimes()), planned_costs().table, 1).table == planned_costs().table
 
 
 def test_an_execution_of_some_strands_uses_as_many_cores_and_that_on_a_gpu_none():
     table = planned_costs().table
     gpu = dataclasses.replace(table, identity=dataclasses.replace(table.identity, device="NVIDIA H200"))
-    assert costs_of(DOCUMENT, ThreadTimes(), gpu, 2).strands == 0
-    assert costs_of(DOCUMENT, ThreadTimes(), gpu, 2).instances == 2
+    assert costs_of(offered(ThreadTimes()), gpu, 2).strands == 0
+    assert costs_of(offered(ThreadTimes()), gpu, 2).instances == 2
 
 
 def test_the_costs_of_parts_are_their_mean_and_the_speed_of_each_follows_from_its_own():
