@@ -226,7 +226,10 @@ class Stream:
 
     @property
     def needs_keyframe(self) -> bool:
-        """Whether the server waits for a keyframe: of h264 and h265. Ask the encoder for one, if it can be asked."""
+        """Whether a keyframe is wanted, of h264 and h265: ask the encoder for one, if it can be asked.
+
+        Either the server lacks pictures, or it has asked the stream to leave, which is done at a keyframe.
+        """
         return self.state.needs_keyframe
 
     @property

@@ -45,6 +45,11 @@ def frame_message(seq: int, capture_time_us: int, budget_ms: float | None, paylo
     return b"".join((_FRAME_TAG, frame_size, header, _PAYLOAD_TAG, payload_size, *payloads))
 
 
+def payload_in(message: bytes) -> bytes:
+    """Return a copy of the payload in a message of `frame_message`."""
+    return wire.ClientMessage.FromString(message).frame.payload
+
+
 def size_of(encoding: Encoding, frame: FrameData) -> tuple[int, int]:
     """Return width and height of a frame of pixels.
 

@@ -11,7 +11,8 @@ Theory of operation
 
     With `drop_oldest`, a frame that finds the queue full pushes the oldest one out. The Result of the pushed-out frame
     (NOT_SENT) has to wait for its turn; neighbours are kept as one run, so that the ledger stays bounded even while no
-    frame ends.
+    frame ends. While video moves to another server, its keyframe must wait for the new call and not be pushed out by
+    the frames that need it: `spare` lets the queue grow by a few frames, once.
 
     A slow network is one more hidden queue: the kernel takes frames long before it sends them. So while the oldest
     frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, at any window.
@@ -19,7 +20,8 @@ Theory of operation
     When a call breaks, frames in flight become UNANSWERED, or, with `resend`, go back to the head of the queue under
     their old seq, each at most `max_sends` times.
 
-Guarantees: there are at most 2 x (window + queue) + 1 entries. Not thread-safe: the stream's lock guards it.
+Guarantees: there are at most 2 x (window + queue) + 1 entries, and SPARE_FRAMES more after `spare`. Not thread-safe:
+the stream's lock guards it.
 """
 
 import enum
@@ -32,6 +34,7 @@ from forebay.client.statistics import Statistics
 PUSHED_OUT = "a newer frame took its place before it could be sent"
 SKIPPED = "the server answered a later frame first"
 FRAMES_ON_THE_WAY = 2  # one frame being sent and one behind it keep a slow line busy
+SPARE_FRAMES = 32  # more than a second of video; the next call is open after a few round trips
 
 
 class Offer(enum.Enum):
@@ -76,6 +79,7 @@ class Ledger:
         self._queue_frames = queue_frames
         self._drops_oldest = drops_oldest
         self._max_sends = max_sends if resends else 1
+        self._spare = 0  # frames that may still be queued beyond queue_frames before one is pushed out
         self._queued: deque[LedgerEntry] = deque()
         self._front: deque[LedgerEntry] = deque()
         self._sent: deque[LedgerEntry] = deque()  # the entries of _front that are in flight
@@ -103,6 +107,11 @@ class Ledger:
     def has_queued(self) -> bool:
         """Whether a frame waits to be sent."""
         return bool(self._queued)
+
+    @property
+    def first_queued(self) -> bytes | None:
+        """The message of the oldest queued frame."""
+        return self._queued[0].message if self._queued else None
 
     @property
     def has_ready(self) -> bool:
@@ -133,11 +142,15 @@ class Ledger:
         if not self.has_room:
             if not self._drops_oldest:
                 return Offer.FULL
-            self._push_out(self._queued.popleft(), PUSHED_OUT)
+            self._make_room()
         self._queued.append(LedgerEntry(self._next_seq, self._next_seq, capture_ns, message))
         self._next_seq += 1
         self._offered += 1
         return Offer.QUEUED
+
+    def spare(self) -> None:
+        """Push out no frame before SPARE_FRAMES more were queued than there is room for."""
+        self._spare = SPARE_FRAMES
 
     def next_to_send(
         self, window: int, now_ns: int, *, is_finishing: bool = False, patience_ns: int | None = None
@@ -249,6 +262,14 @@ class Ledger:
         if patience_ns is None or not self._drops_oldest or len(self._sent) < FRAMES_ON_THE_WAY:
             return False
         return now_ns - self._sent[0].sent_ns > patience_ns
+
+    def _make_room(self) -> None:
+        """Push out the oldest frame, or, while frames are spared, none."""
+        if self._spare:
+            self._spare -= 1
+            return
+        while not self.has_room:  # several, if the last frames were spared: they are old by now
+            self._push_out(self._queued.popleft(), PUSHED_OUT)
 
     def _end(self, entry: LedgerEntry, result: Result) -> None:
         entry.result = result

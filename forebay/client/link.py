@@ -7,6 +7,10 @@ Theory of operation
     behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
     Every failure ends the call, and the status of the ended call decides the next step (`retry`, `route`).
 
+    A server asks a stream to leave by Reconnect. The stream half-closes at once and goes on with the next call. A
+    stream of video first goes on here up to a keyframe, which is then the first frame of the next call: the next server
+    would refuse all before, because it lacks earlier pictures. *leave* limits this to a share of the grace.
+
 Owner: the event loop. Other threads may call only `abort` and the state's `wake_link`.
 """
 
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 END_LIMIT_S = 1.0  # for the server's status once every frame is answered
 DRAIN_MARGIN_S = 1.0  # on top of the grace that Reconnect grants
+GRACE_SHARE = 0.5  # in which a keyframe may come; the rest is for the answers, over a slow network too
 SILENT_INTERVALS = 3  # heartbeats that may be missing
 LONGEST_HOLD_MS = 5_000  # of a frame's retry_after_ms
 
@@ -71,6 +76,9 @@ class Link:
         self._is_wake_pending = False
         self._call: StreamCall | None = None
         self._limiter: asyncio.Task[None] | None = None
+        self._leaver: asyncio.Task[None] | None = None
+        self._reconnect: wire.Reconnect | None = None  # of this call
+        self._leaves_at_keyframe = False
         self._is_open = self._is_draining = self._is_ending = False
         self._cut_reason = ""
         self._heard_ns = self._hold_until_ns = 0
@@ -143,7 +151,8 @@ class Link:
 
     async def _carry(self) -> CallEnd:
         """Run one call from start to end."""
-        self._is_open = self._is_draining = self._is_ending = False
+        self._is_open = self._is_draining = self._is_ending = self._leaves_at_keyframe = False
+        self._reconnect = None
         self._cut_reason = ""
         call = self._call = await self._route.call(self._state.options.metadata)
         if self._aborted.is_set():
@@ -156,11 +165,11 @@ class Link:
             await asyncio.wait({reader})
         finally:
             call.cancel()
-            tasks = [task for task in (reader, writer, self._limiter) if task is not None]
+            tasks = [task for task in (reader, writer, self._limiter, self._leaver) if task is not None]
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            self._call = self._limiter = None
+            self._call = self._limiter = self._leaver = None
         if self._is_open:
             self._reachable_ns = self._clock.now_ns()
         for outcome in outcomes:
@@ -173,7 +182,8 @@ class Link:
         metadata = [(str(key), str(value)) for key, value in (await call.trailing_metadata() or ())]
         if self._cut_reason:
             code, details = "CANCELLED", self._cut_reason
-        end = CallEnd(code, details, hint_ms(metadata), was_asked=self._is_draining and not self._state.has_in_flight)
+        was_asked = self._reconnect is not None and not self._state.has_in_flight
+        end = CallEnd(code, details, hint_ms(metadata), was_asked=was_asked)
         self._state.lost(f"the stream broke before its answer came ({end.words})")
         return end
 
@@ -195,11 +205,37 @@ class Link:
         elif kind == "need_keyframe":
             self._state.keyframe_asked_for()
         elif kind == "reconnect":
-            self._is_draining = True
-            if self._call is not None:
-                self._route.asked_to_leave(self._call, message.reconnect.reason)
-            self._limit(message.reconnect.grace_ms / 1e3 + DRAIN_MARGIN_S, "the server did not end the stream")
-            self._wake.set()
+            self._take_reconnect(message.reconnect)
+
+    def _take_reconnect(self, message: wire.Reconnect) -> None:
+        """Leave now, or with video at its next keyframe. A server that asks again is left now."""
+        is_again, self._reconnect = self._reconnect is not None, message
+        grace_s = message.grace_ms / 1e3
+        self._limit(grace_s + DRAIN_MARGIN_S, "the server did not end the stream")
+        if is_again or not self._state.options.is_video:
+            self._leave()
+            return
+        self._avoid_server()  # for the client's other streams, too
+        self._leaves_at_keyframe = True
+        self._state.leaves_at_keyframe()
+        self._leaver = asyncio.create_task(self._leave_after(grace_s * GRACE_SHARE))
+        self._wake.set()  # a keyframe may be waiting
+
+    async def _leave_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        if self._leaves_at_keyframe:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Have the writer half-close, and the next call go where the server wants it."""
+        self._is_draining, self._leaves_at_keyframe = True, False
+        self._avoid_server()
+        self._wake.set()
+
+    def _avoid_server(self) -> None:
+        """Do what Reconnect says about the server, whose effect lasts for some seconds."""
+        if self._call is not None and self._reconnect is not None:
+            self._route.asked_to_leave(self._call, self._reconnect.reason)
 
     def _take_opened(self, message: wire.Opened) -> None:
         opened = opened_from_wire(message)
@@ -240,6 +276,8 @@ class Link:
             while not (self._is_draining or self._state.has_nothing_to_send):
                 if self._hold_until_ns:
                     await self._hold()
+                if self._leaves_at_keyframe and self._state.is_at_keyframe():
+                    self._leave()
                 message = self._state.next_to_send() if self._is_open and not self._is_draining else None
                 if message is None:
                     await self._wait_for_work()

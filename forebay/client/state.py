@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from forebay.client.clock import Clock
-from forebay.client.encode import FrameData, frame_message, payload_of, size_of
+from forebay.client.encode import FrameData, frame_message, payload_in, payload_of, size_of
 from forebay.client.errors import StreamClosedError
 from forebay.client.from_wire import result_from_wire
+from forebay.client.keyframe import can_begin_at
 from forebay.client.ledger import Ledger, Offer
 from forebay.client.monitor import Monitor
 from forebay.client.options import StreamOptions
@@ -43,7 +44,8 @@ class StreamState:
         is_over: the link has ended: every frame has ended too.
         is_finishing: no more frames.
         track_state: the latest state of the stream's tracks, for the next call; the link's alone.
-        needs_keyframe: of video: the server has asked for a keyframe, and no frame was executed since.
+        needs_keyframe: of video: the server has asked for a keyframe, and no frame was executed since; or the stream
+            leaves its server at the next one.
     """
 
     def __init__(self, options: StreamOptions, clock: Clock, capture_clock_ns: Callable[[], int]) -> None:
@@ -56,6 +58,7 @@ class StreamState:
         self.is_finishing = False
         self.track_state = b""
         self.needs_keyframe = False
+        self._leaves_at_keyframe = False
         self._ledger = Ledger(
             queue_frames=options.queue_frames, drops_oldest=options.drops_oldest, resends=options.resends
         )
@@ -198,7 +201,8 @@ class StreamState:
             age_ms, round_trip_ms = (capture_now_ns - capture_ns) / 1e6, (now_ns - sent_ns) / 1e6
             self._ledger.answered(result_from_wire(message, capture_ns, age_ms, round_trip_ms))
             self.track_state = message.track_state or self.track_state
-            self.needs_keyframe = self.needs_keyframe and message.status.code != wire.STATUS_OK
+            is_served = message.status.code == wire.STATUS_OK and not self._leaves_at_keyframe
+            self.needs_keyframe = self.needs_keyframe and not is_served
             self._notify()
 
     def keyframe_asked_for(self) -> None:
@@ -207,12 +211,32 @@ class StreamState:
             self.needs_keyframe = True
             self._notify()
 
+    def leaves_at_keyframe(self) -> None:
+        """Record that the stream leaves its server at the next keyframe: an encoder that can be asked makes one now."""
+        with self.monitor.lock:
+            self._leaves_at_keyframe = self.needs_keyframe = True
+            self._notify()
+
+    def is_at_keyframe(self) -> bool:
+        """Whether the next frame to be sent can be the first one of another call; if so, have it wait for that call."""
+        options = self.options
+        with self.monitor.lock:
+            message = self._ledger.first_queued
+            if message is None:
+                return False
+            if not can_begin_at(payload_in(message), options.encoding, has_sets=bool(options.parameter_sets)):
+                return False
+            self._leaves_at_keyframe = self.needs_keyframe = False
+            self._ledger.spare()
+            return True
+
     def granted(self, opened: Opened, server: str) -> Opened | None:
         """Record the grant of a call and the server's address; return the previous call's grant."""
         with self.monitor.lock:
             before, self._opened = self._opened, opened
             self._patience_ns = self._patience_with(opened)
             self._server = server
+            self._leaves_at_keyframe = False
             self._opened_count += 1
             self._notify()
             return before

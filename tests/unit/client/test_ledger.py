@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from forebay.client.ledger import PUSHED_OUT, SKIPPED, Ledger, Offer
+from forebay.client.ledger import PUSHED_OUT, SKIPPED, SPARE_FRAMES, Ledger, Offer
 from forebay.client.result import Result, Status
 
 
@@ -50,6 +50,28 @@ def test_full_queue_pushes_the_oldest_frame_out():
     offer(ledger, 3)
     assert send(ledger) == [b"frame 3"]
     assert taken(ledger) == [(1, Status.NOT_SENT), (2, Status.NOT_SENT)]
+
+
+def test_spared_frames_are_not_pushed_out():
+    ledger = latest()
+    offer(ledger)
+    ledger.spare()
+    offer(ledger, SPARE_FRAMES)
+    assert taken(ledger) == []
+    assert send(ledger, 2) == [b"frame 1", b"frame 2"]
+
+
+def test_frames_are_spared_once_and_then_only_the_newest_is_kept():
+    ledger = latest()
+    offer(ledger)
+    ledger.spare()
+    offer(ledger, SPARE_FRAMES + 1)
+    newest = SPARE_FRAMES + 2
+    assert taken(ledger) == [(seq, Status.NOT_SENT) for seq in range(1, newest)]
+    assert send(ledger, 2) == [f"frame {newest}".encode(), None]
+    offer(ledger, 2)
+    assert taken(ledger) == []
+    assert ledger.statistics().by_status == {Status.NOT_SENT: newest}
 
 
 def test_blocking_queue_refuses_a_frame_when_full():
@@ -227,7 +249,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.in_flight = []  # seqs, as the server sees them
         self.answered = set()
         self.taken = []
-        self.is_over = False
+        self.is_over = self.has_spared = False
 
     @precondition(lambda self: not self.is_over)
     @rule()
@@ -258,6 +280,11 @@ class LedgerMachine(RuleBasedStateMachine):
             assert not self.ledger.answered(Result(seq, Status.OK))
 
     @rule()
+    def spare(self):
+        self.ledger.spare()
+        self.has_spared = True
+
+    @rule()
     def lose(self):
         self.ledger.lose("broken")
         self.in_flight.clear()
@@ -282,7 +309,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self):
-        assert self.ledger.entries() <= 2 * (self.window + self.queue_frames) + 1
+        spared = SPARE_FRAMES if self.has_spared else 0
+        assert self.ledger.entries() <= 2 * (self.window + self.queue_frames) + 1 + spared
         assert len(self.in_flight) <= self.window
 
     @invariant()
