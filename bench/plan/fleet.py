@@ -214,7 +214,7 @@ def _run_words(run: RealRun) -> str:
     """Return one real run in words."""
     cameras = f"{run.cameras} {'camera' if run.cameras == 1 else 'cameras'}"
     p99 = f" at p99 {run.p99_ms:.0f} ms" if run.p99_ms is not None else ""
-    verdict = "they fit" if run.passes else f"they do not fit{f' ({run.remark})' if run.remark else ''}"
+    verdict = "they fit" if run.passes else f"in time, but {run.remark}" if run.remark else "they do not fit"
     if run.is_disturbed:
         verdict = f"it does not count, other programs used {run.others_cores:.1f} cores meanwhile"
     return f"  {cameras} kept {1.0 - run.dropped_share:.1%} of {run.frames} frames{p99}: {verdict}"

@@ -3,8 +3,8 @@
 Cameras send before the server whose costs were just measured, as in a trial of `forebay load search`, but shorter: a
 run is as long as p99's interval needs, within a quarter and a half of the time for all runs. A run passes when p99 (p95
 of fewer than a hundred answers) is within the target, no more frames than allowed are dropped, and the cameras sent in
-time. A run beside which other programs used a tenth of the cores counts neither way; its number is tried again while
-there is time.
+time. A run beside which other programs used a tenth of the cores counts neither way, nor does a first run that is wrong
+only because its cameras sent late; its number is tried again while there is time.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,7 @@ from statistics import fmean
 from forebay_server.bench.plan.costs import PlanCosts
 from forebay_server.bench.plan.fit import Cameras, Machine, Target, candidates, ceiling_per_s, point_of, simulate
 from forebay_server.bench.plan.offering import Offered, offer
-from forebay_server.bench.plan.real_runs import RealRun, RealRuns, next_count, slowdown_of
+from forebay_server.bench.plan.real_runs import RealRun, RealRuns, ends, next_count, slowdown_of
 from forebay_server.bench.server_process import RunningServer
 from forebay_server.loadtest.errors import CannotConnectError, LoadTestError
 from forebay_server.loadtest.options import LoadOptions
@@ -30,6 +30,9 @@ SIMULATED_FRAMES = 3000
 """Of a simulated run that is compared with a real one: it has as many at most, and takes less than a second."""
 MOST_OTHERS = 0.1
 """Of the cores, used by other programs, from which on a run says more about these than about the server."""
+
+
+NONE_COUNTS = "other programs used the cores, or the cameras sent late; measure again on a quiet machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,6 @@ def corrected(
     before = Machine(costs.cores, front_ends, min(costs.others_cores, costs.cores / 2), has_cameras=True)
     promised = _promised(costs, asked, before)
     runs, doubt = _runs(asked, promised, try_cameras, seconds)
-    counted = [run for run in runs if not run.is_disturbed]
     real = RealRuns(
         fps=asked.cameras.fps,
         budget_ms=asked.cameras.budget_ms,
@@ -68,12 +70,11 @@ def corrected(
         dropped_share=asked.target.dropped_share,
         promised=promised,
         runs=runs,
-        doubt=doubt
-        or ("other programs used the cores; measure again on a quiet machine" if runs and not counted else ""),
+        doubt=doubt or (NONE_COUNTS if runs and ends(runs) == (0, None) else ""),
     )
-    if not counted or real.doubt:
+    if not runs or real.doubt:
         return replace(costs, real=real)
-    during = replace(before, taken=fmean(run.others_cores for run in counted))
+    during = replace(before, taken=fmean(run.others_cores for run in runs if not run.is_disturbed))
     slowdown = slowdown_of(
         runs, lambda count, slowdown: _carries(replace(costs, slowdown=slowdown), asked, during, count)
     )
@@ -145,9 +146,9 @@ def trier(
 def real_run_of(offered: Offered, count: int, target: Target, cores: int) -> RealRun:
     """Return the result of a run on so many cores. Raises CannotConnectError if the server went away."""
     document = offered.document
-    reasons = "; ".join(document["reasons"])
+    reason = next((reason.partition(";")[0] for reason in document["reasons"]), "")  # the worst one is the first
     if document["verdict"] == Verdict.NO_SERVER:
-        raise CannotConnectError(reasons)
+        raise CannotConnectError(reason)
     is_valid = document["verdict"] != Verdict.INVALID
     p99_ms = document["p99_ms"]
     latency_ms = p99_ms if p99_ms is not None else document["p95_ms"]  # of fewer than a hundred answers there is no p99
@@ -161,6 +162,6 @@ def real_run_of(offered: Offered, count: int, target: Target, cores: int) -> Rea
         p99_ms=p99_ms,
         seconds=document["duration_s"],
         others_cores=offered.others_cores,
-        remark="" if is_valid else reasons,
+        remark=reason if within and not is_valid else "",
         is_disturbed=offered.others_cores >= MOST_OTHERS * cores,
     )

@@ -45,6 +45,9 @@ def test_a_file_from_before_the_real_runs_has_no_slowdown():
         {"runs": []},
         {**dataclasses.asdict(RUNS), "runs": [{"cameras": 3}]},
         {**dataclasses.asdict(RUNS), "x": 1},
+        {**dataclasses.asdict(RUNS), "promised": "x"},
+        {**dataclasses.asdict(RUNS), "fps": -1.0},
+        {**dataclasses.asdict(RUNS), "runs": [{**dataclasses.asdict(RUNS.runs[0]), "p99_ms": "x"}]},
     ],
 )
 def test_runs_that_are_none_are_refused(real):

@@ -12,7 +12,7 @@ counts = st.integers(1, 500)
 
 
 def run(cameras, limit):
-    return RealRun(cameras, cameras <= limit, 100, 0.0 if cameras <= limit else 0.1, 50.0, 5.0)
+    return RealRun(cameras, cameras <= limit, 1000, 0.0 if cameras <= limit else 0.1, 50.0, 5.0)
 
 
 def search(promised, limit, most_runs=30):
@@ -62,6 +62,18 @@ def test_a_disturbed_run_counts_neither_way_and_its_number_is_tried_again():
     runs = [run(33, 24), dataclasses.replace(run(28, 99), is_disturbed=True)]
     assert ends(runs) == (0, 33)
     assert next_count(33, runs) == 28
+
+
+def test_cameras_that_sent_late_count_from_the_second_run_of_their_number_on():
+    late = RealRun(33, False, 1000, 0.0, 50.0, 5.0, remark="the generator was the bottleneck")
+    assert next_count(33, [late]) == 33
+    assert ends([late, late]) == (0, 33)
+    assert ends([late, run(33, 40)]) == (33, None)
+
+
+def test_few_frames_do_not_show_that_more_cameras_fit():
+    assert next_count(2, [RealRun(2, True, 48, 0.0, None, 12.0)]) is None
+    assert next_count(2, [RealRun(2, True, 300, 0.0, None, 12.0)]) == 3
 
 
 def test_a_pass_above_a_failure_does_not_count():

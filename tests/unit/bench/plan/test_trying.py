@@ -36,7 +36,9 @@ class Server:
         self.seconds.append(seconds)
         passes = cameras <= self.limit
         is_disturbed = self.others_cores >= 0.2
-        return RealRun(cameras, passes, 100, 0.0 if passes else 0.1, 50.0, seconds, self.others_cores, "", is_disturbed)
+        return RealRun(
+            cameras, passes, 1000, 0.0 if passes else 0.1, 50.0, seconds, self.others_cores, "", is_disturbed
+        )
 
 
 def planned(costs):
@@ -82,6 +84,19 @@ def test_runs_beside_other_programs_correct_nothing_and_say_so():
     assert correct(Server(3, others_cores=0.1)).slowdown > 1.0
 
 
+def test_a_run_whose_cameras_sent_late_is_repeated_before_it_counts():
+    server, numbers = Server(0), []
+
+    def late_once(cameras: int, seconds: float) -> RealRun:
+        numbers.append(cameras)
+        if len(numbers) > 1:
+            return server(cameras, seconds)
+        return RealRun(cameras, False, 1000, 0.0, 50.0, seconds, remark="the cameras sent late")
+
+    assert correct(late_once).slowdown > 1.0
+    assert numbers[0] == numbers[1] > numbers[2]
+
+
 def test_a_server_that_goes_away_leaves_the_costs_uncorrected_with_the_reason():
     def gone(cameras: int, seconds: float) -> RealRun:
         raise CannotConnectError("nothing listens")
@@ -122,7 +137,12 @@ def test_a_run_passes_within_the_target_if_the_cameras_sent_in_time(changed, pas
     run = real_run_of(Offered(document(**changed), ThreadTimes(), 5.5, 0.2), 7, Target(100.0), 4)
     assert (run.cameras, run.passes, run.frames, run.others_cores) == (7, passes, 500, 0.2)
     assert not run.is_disturbed
-    assert bool(run.remark) == (changed.get("verdict") == "INVALID")
+    assert run.remark == ("the generator was late" if changed.get("verdict") == "INVALID" else "")
+
+
+def test_a_run_that_missed_the_target_anyway_has_no_remark():
+    missed = document(verdict="INVALID", reasons=["the generator was late"], dropped_share=0.2)
+    assert not real_run_of(Offered(missed, ThreadTimes(), 5.5, 0.0), 7, Target(100.0), 2).remark
 
 
 def test_a_run_beside_programs_that_use_a_tenth_of_the_cores_is_disturbed():
