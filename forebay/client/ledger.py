@@ -12,7 +12,7 @@ Theory of operation
     With `drop_oldest`, a frame that finds the queue full pushes the oldest one out. The Result of the pushed-out frame
     (NOT_SENT) has to wait for its turn; neighbours are kept as one run, so that the ledger stays bounded even while no
     frame ends. While video moves to another server, its keyframe must wait for the new call and not be pushed out by
-    the frames that need it: `spare` lets the queue grow by a few frames, once.
+    the frames that need it: `spare` lets the queue grow by a few frames until the next call has taken them.
 
     A slow network is one more hidden queue: the kernel takes frames long before it sends them. So while the oldest
     frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, at any window.
@@ -79,7 +79,7 @@ class Ledger:
         self._queue_frames = queue_frames
         self._drops_oldest = drops_oldest
         self._max_sends = max_sends if resends else 1
-        self._spare = 0  # frames that may still be queued beyond queue_frames before one is pushed out
+        self._spares = False  # SPARE_FRAMES more may be queued before one is pushed out
         self._queued: deque[LedgerEntry] = deque()
         self._front: deque[LedgerEntry] = deque()
         self._sent: deque[LedgerEntry] = deque()  # the entries of _front that are in flight
@@ -149,8 +149,8 @@ class Ledger:
         return Offer.QUEUED
 
     def spare(self) -> None:
-        """Push out no frame before SPARE_FRAMES more were queued than there is room for."""
-        self._spare = SPARE_FRAMES
+        """Let SPARE_FRAMES more be queued before one is pushed out, until the queue has room again."""
+        self._spares = True
 
     def next_to_send(
         self, window: int, now_ns: int, *, is_finishing: bool = False, patience_ns: int | None = None
@@ -171,6 +171,8 @@ class Ledger:
         if self._is_congested(now_ns, patience_ns) and not is_finishing:
             return None
         entry = self._queued.popleft()
+        if self.has_room:  # the spared frames are sent: later ones are pushed out again, so that none gets old
+            self._spares = False
         entry.sends += 1
         entry.sent_ns = now_ns
         self._sent_count += entry.sends == 1
@@ -265,9 +267,9 @@ class Ledger:
 
     def _make_room(self) -> None:
         """Push out the oldest frame, or, while frames are spared, none."""
-        if self._spare:
-            self._spare -= 1
+        if self._spares and len(self._queued) < self._queue_frames + SPARE_FRAMES:
             return
+        self._spares = False
         while not self.has_room:  # several, if the last frames were spared: they are old by now
             self._push_out(self._queued.popleft(), PUSHED_OUT)
 

@@ -74,6 +74,16 @@ def test_frames_are_spared_once_and_then_only_the_newest_is_kept():
     assert ledger.statistics().by_status == {Status.NOT_SENT: newest}
 
 
+def test_frames_are_spared_no_longer_once_the_queue_has_room_again():
+    ledger = latest()
+    offer(ledger)
+    ledger.spare()
+    offer(ledger)
+    assert send(ledger, 2) == [b"frame 1", b"frame 2"]
+    offer(ledger, 3)
+    assert send(ledger, 2) == [b"frame 5", None]
+
+
 def test_blocking_queue_refuses_a_frame_when_full():
     ledger = every()
     assert offer(ledger, 2) == [Offer.QUEUED, Offer.FULL]
