@@ -111,7 +111,7 @@ class Link:
         self._started_ns = self._clock.now_ns()
         delay_s = self._backoff.delay_s(self._started_ns, has_failed=False)
         while not (self._aborted.is_set() or self._state.is_done):
-            if delay_s and not await self._pause(delay_s):
+            if delay_s and not await self._pause(delay_s, self._needs_no_call):
                 return
             end = await self._carry()
             if self._aborted.is_set() or self._state.is_done:
@@ -135,24 +135,29 @@ class Link:
         _log.info(text, self._state.options.camera, self._route.address, end.words, delay_s)
         return delay_s
 
-    async def _pause(self, seconds: float) -> bool:
-        """Wait; return False if the stream no longer needs a call."""
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
+    def _needs_no_call(self) -> bool:
+        return self._aborted.is_set() or self._state.is_done
+
+    async def _pause(self, seconds: float, is_over: Callable[[], bool]) -> bool:
+        """Wait; return False as soon as `is_over`, which is asked at every wake-up."""
+        tasks = [asyncio.ensure_future(self._clock.sleep(seconds))]
         try:
-            while not sleeper.done():
-                waker = asyncio.ensure_future(self._wait_for_work())
-                await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
-                waker.cancel()
-                if self._aborted.is_set() or self._state.is_done:
+            while not tasks[0].done():
+                tasks[1:] = [asyncio.ensure_future(self._wait_for_work())]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                tasks[1].cancel()
+                if is_over():
                     return False
             return True
         finally:
-            sleeper.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _carry(self) -> CallEnd:
         """Run one call from start to end."""
         self._is_open = self._is_draining = self._is_ending = self._leaves_at_keyframe = False
         self._reconnect = None
+        self._hold_until_ns = 0  # the advice was that of the call before
         self._cut_reason = ""
         call = self._call = await self._route.call(self._state.options.metadata)
         if self._aborted.is_set():
@@ -273,23 +278,22 @@ class Link:
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call ended: the reader has the reason
             state = self._state
             await call.write(open_message(state.options, state.resume_from, state.track_state))
-            while not (self._is_draining or self._state.has_nothing_to_send):
-                if self._hold_until_ns:
-                    await self._hold()
-                if self._leaves_at_keyframe and self._state.is_at_keyframe():
-                    self._leave()
-                message = self._state.next_to_send() if self._is_open and not self._is_draining else None
-                if message is None:
-                    await self._wait_for_work()
-                else:
+            while not self._has_to_half_close():
+                # A busy server's advice: no frame before its retry_after_ms has passed.
+                if (held_ns := self._hold_until_ns - self._clock.now_ns()) > 0:
+                    await self._pause(held_ns / 1e9, self._has_to_half_close)
+                elif self._is_open and (message := state.next_to_send()) is not None:
                     await call.write(message)
+                else:
+                    await self._wait_for_work()
             await call.done_writing()
             self._expect_end()
 
-    async def _hold(self) -> None:
-        """Follow a busy server's advice: write no frame before its retry_after_ms has passed."""
-        while (left_ns := self._hold_until_ns - self._clock.now_ns()) > 0:
-            await self._clock.sleep(left_ns / 1e9)
+    def _has_to_half_close(self) -> bool:
+        """Return whether the last frame was written, or the stream leaves: with video when its next is a keyframe."""
+        if self._leaves_at_keyframe and self._state.is_at_keyframe():
+            self._leave()
+        return self._is_draining or self._state.has_nothing_to_send
 
     def _expect_end(self) -> None:
         """Give the server END_LIMIT_S to end the call once every frame is answered; other limits no longer count."""

@@ -157,6 +157,29 @@ async def test_a_keyframe_that_has_no_room_in_the_window_is_not_waited_for():
 
 
 @on_loop
+async def test_a_keyframe_that_comes_while_the_server_wants_no_frames_is_the_first_on_the_next_call():
+    clock = LoopClock()
+
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
+            await call.reconnect(grace_ms=20_000)
+            await call.answer(await call.read(), code=wire.STATUS_OVERLOADED, retry_after_ms=3_000)
+        await call.echo()
+
+    async with scripted(script) as server, at_once(server, clock=clock) as client:
+        stream = client.stream("door", **VIDEO)
+        assert await answered(stream, REST) == [Status.OVERLOADED]
+        await clock.slept(10.0)
+        await stream.send(REST)
+        await clock.slept(3.0)
+        await stream.send(KEY)
+        assert [(await stream.receive()).status for _ in range(2)] == [Status.NOT_SENT, Status.OK]
+        await stream.close()
+    assert [call.seqs for call in server.calls] == [[1], [3]]
+
+
+@on_loop
 async def test_a_stream_that_is_closed_meanwhile_ends_on_its_call():
     async with scripted(leaves()) as server, at_once(server) as client:
         stream = client.stream("door", **VIDEO, delivery="every")
