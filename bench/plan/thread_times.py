@@ -41,15 +41,21 @@ class ThreadTimes:
 
 
 def thread_times(pids: Iterable[int], proc: Path = PROC) -> ThreadTimes:
-    """Return what all threads of the processes have used so far."""
+    """Return what all threads of the processes have used so far. A process that has ended counts as nothing."""
     sums = dict.fromkeys((f.name for f in fields(ThreadTimes)), 0)
     for pid in pids:
-        for task in (proc / str(pid) / "task").iterdir():
+        for task in _tasks(proc / str(pid)):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
                 used_ns = int((task / "schedstat").read_text().split()[0])
                 is_main = task.name == str(pid)
                 sums["loop_ns" if is_main else _kind((task / "comm").read_text().strip())] += used_ns
     return ThreadTimes(**sums)
+
+
+def _tasks(process: Path) -> list[Path]:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return list((process / "task").iterdir())
+    return []
 
 
 def machine_busy_s() -> float:

@@ -50,6 +50,11 @@ def test_threads_are_told_apart_by_their_names(tmp_path):
     assert used == ThreadTimes(loop_ns=3, transport_ns=10, workers_ns=300, engine_ns=1000, stages_ns=10_000)
 
 
+def test_a_process_that_has_ended_counts_as_nothing(tmp_path):
+    task(tmp_path, 40, 40, "forebay", 7)
+    assert thread_times((40, 41), tmp_path) == ThreadTimes(loop_ns=7)
+
+
 def test_times_are_differences_without_what_an_idle_server_uses():
     before, after = ThreadTimes(1, 2, 3, 4, 5), ThreadTimes(101, 102, 103, 104, 105)
     assert after.since(before) == ThreadTimes(100, 100, 100, 100, 100)
