@@ -16,7 +16,9 @@ Theory of operation
     It is short again when nothing had to be asked for `CALM` pauses, or when a process was missing meanwhile. So
     streams that do not move are asked about ten times in the first half hour and once in ten minutes then.
 
-    Nothing is decided while a process is missing: its streams would only go to the others.
+    Nothing is decided while a process is missing: its streams would only go to the others. Nor is it while streams that
+    were asked are still where they were, those of video up to a keyframe: they would be on the way and yet be asked
+    for anew, from the others, so that too many go and some have to come back. Their grace bounds this.
 """
 
 from collections.abc import Sequence
@@ -50,12 +52,13 @@ class Balance:
         self._moved_ns = 0
         self._due_ns: int | None = None  # None: a process is missing
 
-    def decide(self, now_ns: int, streams: Sequence[int | None]) -> list[Move]:
+    def decide(self, now_ns: int, streams: Sequence[int | None], leaving: int = 0) -> list[Move]:
         """Return which processes to ask now.
 
         Args:
             now_ns: now.
             streams: of each front-end process, those that can be asked; None for a process that does not listen.
+            leaving: of all, those that were asked and are still where they were.
         """
         counts = [each for each in streams if each is not None]
         if len(counts) < len(streams):
@@ -63,9 +66,9 @@ class Balance:
             return []
         if self._due_ns is None:
             self._pause_ns, self._due_ns = FIRST_PAUSE_NS, now_ns + FIRST_PAUSE_NS
-        if now_ns < self._due_ns:
-            return []
-        if not is_uneven(counts):
+        if leaving:
+            self._due_ns = max(self._due_ns, now_ns + FIRST_PAUSE_NS)  # until their new process has told of them
+        if now_ns < self._due_ns or not is_uneven(counts):
             return []
         if now_ns - self._moved_ns > CALM * self._pause_ns:
             self._pause_ns = FIRST_PAUSE_NS

@@ -132,7 +132,7 @@ class EngineServer:
         self.registry.on_retired = peers.retired
         if part.count > 1 and self._leads:
             peers.others = self.others
-        self.rebalancing = Rebalancing(peers.movable_streams, peers.move_streams, self.clock)
+        self.rebalancing = Rebalancing(peers.movable_streams, peers.leaving_streams, peers.move_streams, self.clock)
         self.moving = Moving(
             self.registry.all,
             lambda: frames_of(peers.numbers()),

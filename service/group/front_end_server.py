@@ -219,6 +219,7 @@ class FrontEndServer:
             ),
             parts.frames.totals(),
             tuple(parts.frames.weights()) if self.settings.move_streams else (),
+            parts.frames.leaving_count,
         )
 
     def changed(self, name: str, *, is_serving: bool) -> None:

@@ -313,6 +313,7 @@ class FrontEndNumbers:
         process: the process itself; None for the counts of those that have ended.
         frames: totals of frames.
         weights: of the streams that can go to other servers, the heaviest first.
+        leaving_streams: those that were asked to go to another process and are still here.
     """
 
     reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
@@ -325,6 +326,7 @@ class FrontEndNumbers:
     process: ProcessNumbers | None = None
     frames: FrameTotals = field(default_factory=FrameTotals)
     weights: tuple[Weight, ...] = ()
+    leaving_streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,6 +306,10 @@ class Peers:
         told = {peer.front_end: peer.receiver.numbers.movable_streams for peer in self._welcome_ones()}
         return [told.get(front_end) for front_end in range(self._front_ends)]
 
+    def leaving_streams(self) -> int:
+        """Return how many streams were asked to reconnect because of unevenness and are still where they were."""
+        return sum(peer.receiver.numbers.leaving_streams for peer in self._welcome_ones())
+
     def move_streams(self, front_end: int, count: int) -> None:
         """Have a front-end process ask some of its streams to reconnect."""
         for peer in self._of(front_end):

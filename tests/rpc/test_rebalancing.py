@@ -30,13 +30,15 @@ async def test_the_streams_that_are_asked_are_open_and_were_not_asked_before(tmp
         assert frames.movable_count == 3
         frames.rebalance(2, 5000)
         assert frames.movable_count == 1
+        assert frames.leaving_count == 2
         frames.rebalance(5, 5000)
-        assert frames.movable_count == 0
+        assert (frames.movable_count, frames.leaving_count) == (0, 3)
         for stream in streams:
             message = await stream.receive()
             assert message.reconnect == pb.Reconnect(reason=pb.Reconnect.REASON_REBALANCE, grace_ms=5000)
             await stream.half_close()
             assert await stream.results() == []
+        await eventually(lambda: frames.leaving_count == 0)
 
         async def counted():
             _, text = await get(running.server.admin_address)

@@ -129,6 +129,11 @@ class FramesServicer:
         """How many streams `rebalance` can ask."""
         return sum(stream.can_move for stream in self.streams)
 
+    @property
+    def leaving_count(self) -> int:
+        """How many streams `rebalance` has asked that are still here: those of video wait for a keyframe."""
+        return sum(stream.leaves_why is Why.UNEVEN for stream in self.streams)
+
     def rebalance(self, count: int, grace_ms: int) -> None:
         """Ask some streams, chosen by chance, to go to other front-end processes."""
         movable = [stream for stream in self.streams if stream.can_move]

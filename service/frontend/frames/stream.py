@@ -42,6 +42,7 @@ class FrameStream:
         session: set once it was opened.
         names: its names in the log.
         leave_by_ns: when the server ends it itself; None until it was asked to leave.
+        leaves_why: why it was asked to leave; None until then.
         load: share of one instance's time that its frames took in the last seconds.
     """
 
@@ -60,6 +61,7 @@ class FrameStream:
         self.session: Session | None = None
         self.names: dict[str, str | int] = {}
         self.leave_by_ns: int | None = None
+        self.leaves_why: Why | None = None
         self.load = 0.0
         self._rest_ns = 0
         self._executed_ns = 0  # at the last look
@@ -74,7 +76,7 @@ class FrameStream:
         if self.leave_by_ns is None:
             self._on_asked(why)
             reason = _REASONS.get(why, pb.Reconnect.REASON_REBALANCE)
-            self.leave_by_ns = now_ns + grace_ms * 1_000_000
+            self.leaves_why, self.leave_by_ns = why, now_ns + grace_ms * 1_000_000
             self._reconnect = pb.ServerMessage(reconnect=pb.Reconnect(reason=reason, grace_ms=grace_ms))
             self._send_reconnect()
 

@@ -100,6 +100,32 @@ def test_nothing_is_asked_while_a_process_is_missing_and_for_a_pause_after_it():
     assert balance.decide(12 * SECOND_NS, [24, 0]) == [(0, 12)]
 
 
+def test_nothing_is_asked_while_streams_that_were_asked_have_not_left_and_for_a_pause_after_it():
+    """Those of video leave at a keyframe: until then neither process counts them, as if there were none."""
+    balance = Balance()
+    assert balance.decide(0, [12, 0]) == []
+    now_ns = FIRST_PAUSE_NS
+    assert balance.decide(now_ns, [12, 0]) == [(0, 6)]
+    for _ in range(10):
+        now_ns += SECOND_NS
+        assert balance.decide(now_ns, [6, 0], leaving=6) == []
+    assert balance.decide(now_ns + SECOND_NS, [6, 0]) == []  # the other process has not told yet
+    assert balance.decide(now_ns + FIRST_PAUSE_NS, [6, 6]) == []
+    assert balance.decide(now_ns + FIRST_PAUSE_NS, [12, 0]) == [(0, 6)]  # they came back
+
+
+def test_a_process_that_dies_while_streams_are_leaving_is_noticed():
+    balance = Balance()
+    balance.decide(0, [24, 0])
+    now_ns = FIRST_PAUSE_NS
+    for _ in range(6):
+        while not balance.decide(now_ns, [24, 0]):
+            now_ns += SECOND_NS
+    assert balance.decide(now_ns, [24, None], leaving=4) == []
+    assert balance.decide(now_ns, [24, 0]) == []
+    assert balance.decide(now_ns + FIRST_PAUSE_NS, [24, 0]) == [(0, 12)]
+
+
 def test_pauses_are_short_again_after_a_calm_time_and_after_a_death():
     balance = Balance()
     balance.decide(0, [1, 1])
