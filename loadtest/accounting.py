@@ -3,9 +3,9 @@
     offered = sent + client_dropped
     sent    = answered + superseded + expired + overloaded + failed + lost
 
-answered = OK, failed = FAILED + INVALID + CANCELLED. It is checked over the whole run, warm-up included. The left
-sides come from counters incremented at each write, the right sides from counters incremented at each answer and
-from a scan of the frames, so the check can fail.
+answered = OK, failed = FAILED + INVALID + CANCELLED + NEEDS_KEYFRAME. It is checked over the whole run, warm-up
+included. The left sides come from counters incremented at each write, the right sides from counters incremented at
+each answer and from a scan of the frames, so the check can fail.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,6 +14,8 @@ import numpy as np
 
 from forebay_server.loadtest.recorder import Counters, Rows
 from forebay_server.loadtest.target import Outcome
+
+FAILURES = ("FAILED", "INVALID", "CANCELLED", "NEEDS_KEYFRAME")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def account(rows: Rows, counters: Counters) -> Accounting:
         superseded=answers.get("SUPERSEDED", 0),
         expired=answers.get("EXPIRED", 0),
         overloaded=answers.get("OVERLOADED", 0),
-        failed=sum(answers.get(name, 0) for name in ("FAILED", "INVALID", "CANCELLED", "NEEDS_KEYFRAME")),
+        failed=sum(answers.get(name, 0) for name in FAILURES),
         lost=int(np.count_nonzero(rows["outcome"] == Outcome.LOST)),
     )
 

@@ -5,6 +5,7 @@ per frame does not depend on where the pictures come from. The only file of the 
 """
 
 import importlib.resources
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from forebay.encodings import LAYOUTS, VALUES
 from forebay.near_files import near_file
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.target import Encoding
-from forebay_server.loadtest.video import VIDEO, access_units
+from forebay_server.loadtest.video import KEYFRAME_INTERVAL, VIDEO, access_units
 
 Picture = npt.NDArray[np.uint8]  # (height, width, 3), blue first
 MAX_PICTURES = 120  # four seconds at 30 fps; more would only cost memory
 MAX_BYTES = 256 << 20
+HEAD_START = 7  # frames of the source between one stream and the next, so that cameras show different pictures
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _SEGMENT_BYTES = 65_533  # most content of one JPEG comment segment
 
@@ -49,6 +51,15 @@ class FrameSource:
     width: int
     height: int
     note: str
+
+    def first_index(self, stream: int) -> int:
+        """Return the index of a stream's first frame. Cameras show different pictures, and video begins at a keyframe.
+
+        A server answers video before the first keyframe with NEEDS_KEYFRAME and does not decode it.
+        """
+        if self.encoding in VIDEO:
+            return KEYFRAME_INTERVAL * (stream % math.ceil(len(self.payloads) / KEYFRAME_INTERVAL))
+        return stream * HEAD_START
 
     def payload(self, index: int, *, scale: float = 1.0, size_bytes: int = 0) -> bytes:
         """Return frame `index` modulo their number; a JPEG is padded to `scale` times its size or `size_bytes`."""

@@ -61,7 +61,9 @@ def identity(document: Document) -> str:
     """Return the accounting in one line."""
     ends = " + ".join(f"{name} {document[name]}" for name in _COUNTS[2:8])
     offered = f"offered {document['offered']} = sent {document['sent']} + client_dropped {document['client_dropped']}"
-    return f"sent {document['sent']} = {ends}; {offered}; out of order {document['out_of_order']}"
+    why = ", ".join(f"{name} {count}" for name, count in document["failed_by"].items() if count)
+    failed = f"; failed: {why}" if why else ""
+    return f"sent {document['sent']} = {ends}; {offered}; out of order {document['out_of_order']}{failed}"
 
 
 def text(document: Document) -> str:

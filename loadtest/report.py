@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from forebay_server.loadtest import histograms
+from forebay_server.loadtest.accounting import FAILURES
 from forebay_server.loadtest.generator import INTERRUPTED
 from forebay_server.loadtest.scenario import Scenario
 from forebay_server.loadtest.summary import Summary
@@ -100,7 +101,7 @@ def build(scenario: Scenario, summary: Summary, circumstances: Circumstances, as
         "warm_up_cut_s": summary.cut_s,
         "duration_s": summary.offered_for_s,
         "good_within_ms": circumstances.good_within_ms,
-        "failed_by": {name: summary.counters.answers.get(name, 0) for name in ("FAILED", "INVALID", "CANCELLED")},
+        "failed_by": {name: summary.counters.answers.get(name, 0) for name in FAILURES},
         "sent_bytes": summary.counters.sent_bytes,
         "late": int(np.count_nonzero(summary.rows["late_by_us"])),
         "batch_size_mean": _batch_size(summary),

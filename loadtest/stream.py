@@ -17,7 +17,6 @@ from forebay_server.loadtest.scenario import Policy, Scenario
 from forebay_server.loadtest.target import Moved, Target, TargetInfo, TargetStream
 
 _RECONNECT_PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # the last one repeats
-_HEAD_START = 7  # frames of the source between one stream and the next, so that cameras show different pictures
 
 
 @dataclass(slots=True)
@@ -191,7 +190,7 @@ class StreamDriver:
             payload = self._payload(frame)
             now_ns = self._clock.now_ns()
         else:
-            payload = self._source.payload(self._frames_offered + self._plan.stream * _HEAD_START)
+            payload = self._source.payload(self._frames_offered + self._source.first_index(self._plan.stream))
             self._frames_offered += 1
             now_ns = self._clock.now_ns()
             capture_ns = now_ns - self._start_ns
@@ -208,7 +207,7 @@ class StreamDriver:
             self._is_writing = False
 
     def _payload(self, frame: int) -> bytes:
-        index = frame + self._plan.stream * _HEAD_START
+        index = frame + self._source.first_index(self._plan.stream)
         return self._source.payload(
             index, scale=float(self._plan.scale[frame]), size_bytes=int(self._plan.size_bytes[frame])
         )

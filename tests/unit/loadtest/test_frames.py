@@ -22,6 +22,16 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_every_stream_of_video_begins_at_a_keyframe():
+    source = FrameSource(tuple(bytes([index]) for index in range(100)), Encoding.H264, 30, 20, "")
+    assert [source.payload(source.first_index(stream))[0] for stream in range(5)] == [0, 30, 60, 90, 0]
+
+
+def test_streams_of_pictures_begin_with_different_ones():
+    source = FrameSource(tuple(bytes([index]) for index in range(100)), Encoding.JPEG, 30, 20, "")
+    assert [source.payload(source.first_index(stream))[0] for stream in range(3)] == [0, 7, 14]
+
+
 def test_a_folder_gives_its_pictures_in_the_order_of_their_names(folder):
     source = pictures(FramesSpec(source=str(folder)), Encoding.BGR8)
     assert [payload[0] for payload in source.payloads] == [0, 80, 160]

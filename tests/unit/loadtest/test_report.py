@@ -61,6 +61,15 @@ def noisy(mean_ms, seed=1, outcome=Outcome.OK):
     return lambda _: (rng.lognormal(np.log(mean_ms), 0.2) / 1e3, [outcome])
 
 
+def test_failed_frames_are_told_apart_by_their_status():
+    server = FakeServer(lambda frame: (0.02, [Outcome.OK if frame % 2 else Outcome.NEEDS_KEYFRAME]))
+    document = document_of(server=server)
+    assert document["failed_by"] == {"FAILED": 0, "INVALID": 0, "CANCELLED": 0, "NEEDS_KEYFRAME": document["failed"]}
+    assert document["failed"] > 0
+    assert f"; failed: NEEDS_KEYFRAME {document['failed']}\n" in text(document)
+    assert "failed:" not in text(document_of())
+
+
 def test_a_document_has_what_the_schema_promises_and_is_plain_json():
     document = document_of(assertions=["p99<1s"])
     assert document["schema"] == SCHEMA
