@@ -17,6 +17,9 @@ MOST_FILE_BYTES = 1 << 20
 LEAST_SPEED = 0.05
 """Of cores in a part of the measurement. Less means that nearly all of the part was taken away, and says nothing."""
 
+MOST_CORES = 4096
+"""Of a machine, and instances on it: the simulation keeps account of each. More is a mistake in the file."""
+
 
 class CostsError(ValueError):
     """The file holds no costs; the message says why."""
@@ -91,10 +94,12 @@ class PlanCosts:
 
     def __post_init__(self) -> None:
         """Reject numbers with which nothing can be computed."""
-        if not self.executed_sizes or self.executed_sizes[-1] > self.table.sizes[-1]:
-            raise CostsError("executed_sizes must not be empty, nor larger than the table's largest batch")
-        if self.instances < 1 or self.strands < 0 or self.cores < 1:
-            raise CostsError("instances and cores must be at least 1, strands at least 0")
+        _check_kinds(self)
+        _check_sizes(self.executed_sizes, self.table.sizes[-1])
+        if not (
+            1 <= self.instances <= MOST_CORES and 1 <= self.cores <= MOST_CORES and 0 <= self.strands <= MOST_CORES
+        ):
+            raise CostsError(f"instances and cores must be from 1 to {MOST_CORES}, strands from 0")
         if not 0.0 <= self.others_cores < math.inf:
             raise CostsError(f"others_cores is {self.others_cores}: it must be at least 0")
         if not all(LEAST_SPEED <= speed <= 1.0 / LEAST_SPEED for speed in self.speeds):
@@ -145,6 +150,24 @@ class PlanCosts:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, CostTableError) as error:
             raise CostsError(f"it cannot be read: {error}") from error
+
+
+def _check_kinds(costs: PlanCosts) -> None:
+    for name in ("model", "encoding"):
+        if not isinstance(value := getattr(costs, name), str):
+            raise CostsError(f"{name} must be text, not {value!r:.40}")
+    for name in ("width", "height", "frame_bytes", "instances", "strands", "cores"):
+        if type(value := getattr(costs, name)) is not int or value < 0:
+            raise CostsError(f"{name} must be a whole number of at least 0, not {value!r:.40}")
+    for name in ("scatter", "others_cores", "slowdown"):
+        if type(value := getattr(costs, name)) not in (int, float):
+            raise CostsError(f"{name} must be a number, not {value!r:.40}")
+
+
+def _check_sizes(executed: tuple[int, ...], most: int) -> None:
+    are_whole = all(type(size) is int for size in executed)
+    if not executed or not are_whole or executed[0] < 1 or executed[-1] > most or sorted(set(executed)) != [*executed]:
+        raise CostsError(f"executed_sizes must be whole numbers that rise, from 1 to the table's largest batch, {most}")
 
 
 def _check_format(found: object) -> None:
