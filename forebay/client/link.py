@@ -314,15 +314,18 @@ class Link:
 
     async def _cut_after(self, seconds: float, reason: str) -> None:
         await self._clock.sleep(seconds)
-        self._cut_reason = f"{reason} within {seconds:g} s"
-        if self._call is not None:
-            self._call.cancel()
+        self._cut(f"{reason} within {seconds:g} s")
 
     async def _cut_when_silent(self, seconds: float, reason: str) -> None:
         limit_ns = round(seconds * 1e9)
         while (left_ns := self._heard_ns + limit_ns - self._clock.now_ns()) > 0:
             await self._clock.sleep(left_ns / 1e9)
-        await self._cut_after(0, f"{reason} for {seconds:g} s: nothing came")
+        self._cut(f"{reason} for {seconds:g} s")
+
+    def _cut(self, reason: str) -> None:
+        self._cut_reason = reason
+        if self._call is not None:
+            self._call.cancel()
 
     async def _wait_for_work(self) -> None:
         await self._wake.wait()

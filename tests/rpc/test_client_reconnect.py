@@ -266,7 +266,7 @@ async def test_silent_server_is_left_after_three_heartbeats():
         await stream.send(b"1")
         await clock.pass_sleep(6.0)
         lost = await stream.receive()
-        assert "silent for 6 s" in lost.message
+        assert "silent for 6 s)" in lost.message
         await stream.send(b"2")
         assert (await stream.receive()).is_ok
         await stream.abort()
