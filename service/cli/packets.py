@@ -103,7 +103,7 @@ def open_packets(name: str) -> PacketSource:
         container = av.open("pipe:0" if name == STANDARD_INPUT else name, options=options, timeout=timeouts_s)
     except (av.FFmpegError, OSError) as error:
         if is_live:
-            raise SourceError(f"{shown} cannot be opened: is it there, and are the user and password right?") from error
+            raise SourceError(f"{shown} cannot be opened: {_why_not(av, error)}") from error
         raise CannotPassError("PyAV cannot read it") from None
     try:
         if not is_live and name != STANDARD_INPUT:
@@ -114,6 +114,17 @@ def open_packets(name: str) -> PacketSource:
     except BaseException:
         container.close()
         raise
+
+
+def _why_not(av: Any, error: Exception) -> str:  # noqa: ANN401 - the module
+    """Return what to look at when a network stream cannot be opened."""
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there: are the address and the port right?"
+    if isinstance(error, (av.HTTPUnauthorizedError, av.HTTPForbiddenError)):  # RTSP has HTTP's codes
+        return "the user or the password is wrong"
+    if isinstance(error, av.HTTPNotFoundError):
+        return "there is nothing of this name: is the path right?"
+    return "is it there, and are the user and password right?"
 
 
 def _network_options(name: str) -> tuple[dict[str, str], float | None]:
