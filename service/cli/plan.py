@@ -36,7 +36,7 @@ def plan(
     size: Annotated[str, typer.Option(help="of a frame, WIDTHxHEIGHT [the pictures' own]")] = "",
     quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEG")] = 85,
     frames: Annotated[str, typer.Option(help="video or folder of pictures to send [the bundled clip]")] = "",
-    budget: Annotated[str, typer.Option(help="latency budget of a frame, as 200ms; a number alone is in s [--slo-p99]")] = "",
+    budget: Annotated[str, typer.Option(help="latency budget of a frame, as 200ms or 0.2 (s) [--slo-p99]")] = "",
     delivery: Annotated[str, typer.Option(help="latest or every")] = "latest",
     slo_p99: Annotated[str, typer.Option(help="p99 must stay within this, interval included")] = "100ms",
     max_dropped: Annotated[float, typer.Option(min=0, max=100, help="per cent of frames without a result")] = 1.0,
