@@ -151,15 +151,21 @@ def pad_jpeg(payload: bytes, wanted_bytes: int) -> bytes:
     return b"".join((payload[:2], *segments, payload[2:]))
 
 
+def check_source(source: str) -> None:
+    """Raise UsageError if there is no such video or folder."""
+    path = Path(source)
+    if source not in {"", "synthetic"} and not (path.is_dir() or path.is_file()):
+        raise UsageError(f"there is no video or folder {source}{near_file(path)}")
+
+
 def _read(source: str) -> tuple[Iterator[Picture], str]:
+    check_source(source)
     if source == "synthetic":
         return _synthetic(), "synthetic pictures"
     if source:
         path = Path(source)
         if path.is_dir():
             return _folder(path), f"pictures of {path.name}"
-        if not path.is_file():
-            raise UsageError(f"there is no video or folder {source}{near_file(path)}")
         return _video(path)
     with importlib.resources.as_file(importlib.resources.files("forebay_server.models") / "pedestrians.mp4") as clip:
         if clip.is_file():

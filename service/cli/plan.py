@@ -67,6 +67,7 @@ def plan(
         from forebay_server.bench.plan.fleet import make_plan, to_document, to_text
         from forebay_server.bench.plan.trying import Asked
         from forebay_server.loadtest.errors import UsageError
+        from forebay_server.loadtest.frames import check_source
         from forebay_server.loadtest.options import LoadOptions
         from forebay_server.loadtest.options import seconds as seconds_of
 
@@ -81,6 +82,7 @@ def plan(
             raise UsageError(f"--slo-p99 is {slo_p99!r}, which no frame can keep; give a time above 0, such as 100ms")
         streams = _cameras(fps, budget or slo_p99, delivery)
         kinds = _machines(machines or [], front_ends, taken, has_cameras=cameras_here)
+        check_source(frames)
         _check_places(save, chart)
         asked = Asked(streams, target)
         costs = _costs(model, model_repository, load, costs_file, kinds, seconds, asked, is_quiet=is_json)
@@ -163,6 +165,9 @@ def _machines(
 
     try:
         kinds = [parse_machines(text) for text in texts] or [(1, usable_cores())]
+        least = min(cores for _, cores in kinds)
+        if taken >= least:
+            raise UsageError(f"--taken is {taken:g}, of a machine with {least} cores: none is left for the server")
         return [
             (
                 count,

@@ -161,3 +161,17 @@ def test_machines_are_a_count_and_cores():
     for text in ("", "0", "3x", "x3", "3x0", "-1", "3x2x1", "99999999"):
         with pytest.raises(ValueError, match="no number of machines"):
             parse_machines(text)
+
+
+def test_cores_that_are_all_taken_are_refused_before_anything_is_measured(plan):
+    result = plan("--machines", "8", "--machines", "2x4", "--taken", "4")
+    assert result.exit_code == 2
+    assert "--taken is 4, of a machine with 4 cores: none is left for the server" in result.output
+
+
+def test_frames_that_are_not_there_are_refused_before_a_server_starts(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    result = CliRunner().invoke(app, ["plan", "faces", "--frames", str(tmp_path / "clap.mp4")])
+    assert result.exit_code == 2
+    assert result.output.startswith(f"forebay plan: there is no video or folder {tmp_path / 'clap.mp4'}")
+    assert "the server's log" not in result.output
