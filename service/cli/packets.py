@@ -103,7 +103,7 @@ def open_packets(name: str) -> PacketSource:
         container = av.open("pipe:0" if name == STANDARD_INPUT else name, options=options, timeout=timeouts_s)
     except (av.FFmpegError, OSError) as error:
         if is_live:
-            raise SourceError(f"{shown} cannot be opened: {_why_not(av, error)}") from error
+            raise SourceError(f"{shown} cannot be opened: {why_not_opened(av, error)}") from error
         raise CannotPassError("PyAV cannot read it") from None
     try:
         if not is_live and name != STANDARD_INPUT:
@@ -116,7 +116,7 @@ def open_packets(name: str) -> PacketSource:
         raise
 
 
-def _why_not(av: Any, error: Exception) -> str:  # noqa: ANN401 - the module
+def why_not_opened(av: Any, error: Exception) -> str:  # noqa: ANN401 - the module
     """Return what to look at when a network stream cannot be opened."""
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there: are the address and the port right?"
